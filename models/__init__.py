@@ -1,0 +1,1 @@
+"""Networks to translate, written as their users write them: plain PyTorch and plain Keras files."""
