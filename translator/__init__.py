@@ -1,0 +1,1 @@
+"""PyTorch models to native Keras 3 models, with a proof that both are the same function."""

@@ -48,7 +48,7 @@ class ModuleClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterClaim:
-    """The Keras variable `variable` of `layer` holds these PyTorch tensors (all of each, or a part of `count` elements).
+    """The Keras variable `variable` of `layer` holds these PyTorch tensors (all of each, or `count` elements).
 
     how: "same" (each element once, in some order), "sum" (element-wise sum of the tensors), "constant" (no PyTorch
     tensor: a number of the graph), "computed" (folded from the tensors).

@@ -46,6 +46,7 @@ class Layout:
 
     @staticmethod
     def identity(rank: int) -> Layout:
+        """The same order of axes on both sides."""
         return Layout(axes=tuple(range(rank)))
 
     @staticmethod
@@ -55,6 +56,7 @@ class Layout:
 
     @property
     def is_identity(self) -> bool:
+        """Whether the axes stand in the same order on both sides."""
         return self.axes == tuple(range(len(self.axes)))
 
     def keras_shape(self, torch_shape: Sequence[Dim]) -> Shape:

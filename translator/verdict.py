@@ -48,6 +48,7 @@ class Difference:
 
     @property
     def changes_function(self) -> bool:
+        """Whether the two models compute something else in inference."""
         return self.effect is Effect.INFERENCE
 
 
@@ -78,6 +79,7 @@ class Balance:
 
     @property
     def unexplained(self) -> int:
+        """Parameters that no gap names; 0 in a ledger that closes."""
         return self.keras_total - self.torch_total - sum(g.count for g in self.gaps)
 
 
@@ -166,6 +168,7 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
+        """What follows from the findings."""
         sound = (
             bool(self.checks)
             and all(c.ok and c.subjects > 0 for c in self.checks)
@@ -180,4 +183,5 @@ class Report:
 
     @property
     def exit_status(self) -> int:
+        """1 for `different`, else 0."""
         return 1 if self.verdict is Verdict.DIFFERENT else 0

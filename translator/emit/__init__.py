@@ -1,0 +1,1 @@
+"""From the plan to a Functional Keras model. No PyTorch here."""

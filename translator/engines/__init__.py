@@ -1,0 +1,1 @@
+"""The engines that translate, behind one interface; the judge never knows which one it judges."""

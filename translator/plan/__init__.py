@@ -1,0 +1,1 @@
+"""The Keras model as frozen data: layer calls and weight bindings. No framework here."""

@@ -78,6 +78,7 @@ class WeightBinding:
 
     @property
     def invertible(self) -> bool:
+        """Whether the PyTorch tensors follow from the Keras variable."""
         return self.join == "concat" and bool(self.pieces)
 
 
@@ -89,7 +90,11 @@ def to_keras(binding: WeightBinding, state: Mapping[str, np.ndarray]) -> np.ndar
     if len(parts) == 1:
         value = parts[0]
     else:
-        value = np.concatenate(parts, axis=binding.axis) if binding.join == "concat" else np.sum(parts, axis=0, dtype=parts[0].dtype)
+        value = (
+            np.concatenate(parts, axis=binding.axis)
+            if binding.join == "concat"
+            else np.sum(parts, axis=0, dtype=parts[0].dtype)
+        )
     for step in binding.steps:
         value = _forward(step, value)
     if value.shape != binding.shape:

@@ -37,6 +37,7 @@ class ValueInfo:
 
     @property
     def keras_shape(self) -> Shape:
+        """Its shape on the Keras side."""
         return self.layout.keras_shape(self.shape)
 
 

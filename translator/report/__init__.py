@@ -1,0 +1,1 @@
+"""Reports as text, JSON, HTML and JUnit, all made from the same data."""

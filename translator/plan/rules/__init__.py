@@ -1,0 +1,1 @@
+"""One rule for each ONNX operator, by kind."""
