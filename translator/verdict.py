@@ -6,6 +6,7 @@ an empty list are failures, and `Report.verdict` is computed from the findings, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -66,7 +67,8 @@ class Gap:
 class Balance:
     """The parameter ledger: `torch_total + sum(gaps) == keras_total`, or `unexplained` is not 0.
 
-    torch_total counts parameters (shared ones once), torch_buffers elements of buffers (BN statistics and others).
+    torch_total counts parameters (shared ones once), torch_buffers elements of buffers (BN statistics and others);
+    torch_statistics: how many of those are running means and variances; None: not told apart.
     """
 
     torch_total: int
@@ -76,6 +78,7 @@ class Balance:
     keras_trainable: int
     keras_non_trainable: int
     gaps: tuple[Gap, ...] = ()
+    torch_statistics: int | None = None
 
     @property
     def unexplained(self) -> int:
@@ -89,6 +92,7 @@ class LayerRow:
 
     error_*: the layer alone, fed PyTorch's own input (the largest over all probes). chain_*: where it stands in the
     whole model, both fed the same example. depth: position in PyTorch's order of execution.
+    type, type_keras: the two classes, without their packages.
     """
 
     torch: str
@@ -104,6 +108,7 @@ class LayerRow:
     depth: int = 0
     ok: bool = True
     note: str = ""
+    type_keras: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +121,16 @@ class Numerics:
 
     @property
     def ok(self) -> bool:
-        """False for NaN and beyond the limit; a dtype without a limit only reports rounding, but not NaN."""
-        return self.max_rel <= self.limit if self.limit is not None else self.max_rel == self.max_rel
+        """False for NaN, infinity and beyond the limit; a dtype without a limit only reports rounding."""
+        return math.isfinite(self.max_rel) and (self.limit is None or self.max_rel <= self.limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """The written file and what a fresh process said of it. max_rel: reloaded outputs against PyTorch's, float32."""
+    """The written file and what a fresh process said of it. max_rel: reloaded outputs against PyTorch's, float32.
+
+    size: bytes of the file, for the reader; None: not measured.
+    """
 
     path: str
     sha256: str
@@ -132,6 +140,7 @@ class Artifact:
     transposes: int
     max_rel: float | None = None
     error: str = ""
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +156,8 @@ class Check:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything a proof found. `verdict` follows from it: a failed check, an unexplained parameter, a number out of
-    limit or a difference in inference gives `different`; any other named difference or gap gives `explained`."""
+    limit, a file that did not reload or a difference in inference gives `different`; any other named difference or
+    gap gives `explained`."""
 
     title: str
     torch_name: str
@@ -175,6 +185,7 @@ class Report:
             and self.balance.unexplained == 0
             and all(n.ok for n in self.numerics.values())
             and all(row.ok for row in self.layers)
+            and (self.artifact is None or self.artifact.reloaded)
             and not any(d.changes_function and not d.allowed for d in self.differences)
         )
         if not sound:
