@@ -63,6 +63,11 @@ def only_one(root: Path) -> Iterator[int]:
         yield file.fileno()
 
 
+def has_module(name: str) -> bool:
+    """Whether this Python can import it."""
+    return importlib.util.find_spec(name) is not None
+
+
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -78,7 +83,7 @@ def run(what: str, command: list[str | Path], lock: int) -> None:
 
 def make_venv(root: Path) -> None:
     """An empty .venv. Python's own pip isn't copied into it: Debian's Python can't, and uv does the work."""
-    if importlib.util.find_spec("venv") is None:
+    if not has_module("venv"):
         raise SetupError("this Python has no venv module\n  fix: install it (Debian: apt-get install python3-venv)")
     import venv
 
@@ -89,9 +94,9 @@ def make_venv(root: Path) -> None:
 
 def install_uv(root: Path, lock: int) -> None:
     """The locked uv, hashes checked, by this Python's pip or, where it has none, by ensurepip's."""
-    if importlib.util.find_spec("pip") is not None:
+    if has_module("pip"):
         pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python_of(root)]
-    elif importlib.util.find_spec("ensurepip") is not None:
+    elif has_module("ensurepip"):
         run("ensurepip", [python_of(root), "-m", "ensurepip"], lock)
         pip = [python_of(root), "-m", "pip"]
     else:
@@ -102,14 +107,16 @@ def install_uv(root: Path, lock: int) -> None:
         run("pip install uv", [*pip, "install", "--quiet", "--no-deps", "--require-hashes", "-r", wanted], lock)
 
 
-def use_pips_index() -> None:
-    """uv doesn't read pip's configuration: pass on the index that pip was told to use, if it was."""
-    if "UV_DEFAULT_INDEX" in os.environ or importlib.util.find_spec("pip") is None:
+def follow_pip() -> None:
+    """uv doesn't read pip's configuration: pass on the index and the certificates that pip was told to use."""
+    if not has_module("pip"):
         return
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    index = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    if index := os.environ.get("PIP_INDEX_URL", index):
-        os.environ["UV_DEFAULT_INDEX"] = index
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    for option, wanted in (("index-url", "UV_DEFAULT_INDEX"), ("cert", "SSL_CERT_FILE")):
+        found = re.findall(rf"^(?:global|:env:)\.{option}='(.*)'$", lines, re.MULTILINE)
+        if found:
+            os.environ.setdefault(wanted, found[-1])
 
 
 def set_up(root: Path, lock: int) -> None:
@@ -123,7 +130,7 @@ def set_up(root: Path, lock: int) -> None:
     say("Installing the packages of requirements.lock …")
     (home / "begun").touch()
     install_uv(root, lock)
-    use_pips_index()
+    follow_pip()
     os.environ.setdefault("UV_HTTP_TIMEOUT", "300")
     uv: list[str | Path] = [python_of(root), "-m", "uv", "pip"]
     here: list[str | Path] = ["--quiet", "--python", python_of(root)]
@@ -135,7 +142,9 @@ def set_up(root: Path, lock: int) -> None:
     part.replace(home / "set-up")
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    if arguments == ["--is-ready"]:
+        return 0 if is_ready(ROOT) else 1
     try:
         if not is_ready(ROOT):
             with only_one(ROOT) as lock:
@@ -154,4 +163,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
