@@ -23,7 +23,16 @@ from pathlib import Path
 from types import ModuleType
 
 _NATIVE = "triton._C.libtriton"
-_NOISY_LOGGERS = ("torch.utils.flop_counter", "torch.onnx", "torch.export", "onnxscript", "onnx_ir", "jax", "absl", "timm")
+_NOISY_LOGGERS = (
+    "torch.utils.flop_counter",
+    "torch.onnx",
+    "torch.export",
+    "onnxscript",
+    "onnx_ir",
+    "jax",
+    "absl",
+    "timm",
+)
 
 
 def guard() -> None:
@@ -137,7 +146,9 @@ def _silence() -> None:
     """Warnings that tell a user of the command line nothing: deprecations inside libraries, a GPU that isn't there."""
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning, ResourceWarning):
         warnings.simplefilter("ignore", category)
-    warnings.filterwarnings("ignore", module=r"(torch|torchvision|timm|transformers|keras|tensorflow|onnxscript|onnx)\b")
+    warnings.filterwarnings(
+        "ignore", module=r"(torch|torchvision|timm|transformers|keras|tensorflow|onnxscript|onnx)\b"
+    )
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,0 +1,240 @@
+"""SOURCE: the PyTorch model that the user names, made ready: built, run once on example inputs, weights loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from translator import runtime
+from translator.capture import examples, libraries
+from translator.capture.checkpoint import load_into, read_checkpoint
+from translator.errors import InputError, UnsupportedError
+from translator.user_code import SOURCE_FORMS, Spec, call_factory, load_object, owner, parse_spec, users_code
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LIBRARIES = {
+    "torchvision": libraries.build_torchvision,
+    "timm": libraries.build_timm,
+    "hf": libraries.build_transformers,
+}
+_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSource:
+    """A PyTorch model in eval mode, arguments that it was run with, and what was understood on the way.
+
+    name: of the model, from the spec ("resnet50"). notes: a sentence each, for the report.
+    """
+
+    module: nn.Module
+    example_inputs: tuple[Any, ...]
+    example_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    spec: str
+    notes: tuple[str, ...] = ()
+
+
+def load_source(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    input_dtypes: Sequence[str] = (),
+    seed: int = 0,
+) -> LoadedSource:
+    """Build the model that `spec` names, load `weights` into it, and run it once on example inputs.
+
+    input_shapes: with the batch; without them the model's own `example_inputs()` is asked, then its library.
+    seed: of the initial weights and of random inputs; no global generator is touched.
+    Raises InputError or UnsupportedError, with the user's own line where code of theirs raised.
+    """
+    runtime.prepare()
+    parsed = parse_spec(spec)
+    _refuse_files(parsed)
+    with _seeded(seed):
+        module, notes = _module_of(_build(parsed), parsed)
+    example = find_examples(module, parsed, input_shapes, input_dtypes, seed=seed)
+    if weights is not None:
+        checkpoint = read_checkpoint(weights)
+        notes += [*checkpoint.notes, *load_into(module, checkpoint)]
+    notes += _widened(module)
+    check_finite(module, str(weights or spec))
+    return LoadedSource(
+        module=module,
+        example_inputs=example.args,
+        example_kwargs=example.kwargs,
+        name=_model_name(parsed),
+        spec=spec,
+        notes=(*notes, *example.notes),
+    )
+
+
+def find_examples(
+    module: nn.Module,
+    spec: Spec,
+    input_shapes: Sequence[Sequence[int]] | None,
+    input_dtypes: Sequence[str],
+    *,
+    seed: int,
+) -> examples.Examples:
+    """Example inputs that the model was run with: of the shapes given, else what it or its Python module offers, else
+    of the size that its library names.
+    """
+    if input_shapes:
+        return examples.from_shapes(module, input_shapes, input_dtypes, seed=seed)
+    offer = getattr(module, "example_inputs", None)
+    if offer is None and spec.left not in _LIBRARIES:
+        offer = getattr(owner(spec), "example_inputs", None)
+    if offer is not None:
+        with users_code(f"{spec.text}: example_inputs() raised"), _seeded(seed):
+            offer = offer() if callable(offer) else offer
+        return examples.from_offer(module, offer, spec.text)
+    match spec.left:
+        case "torchvision":
+            return examples.from_shapes(module, _sizes(libraries.torchvision_shapes(spec, module)), seed=seed)
+        case "timm":
+            return examples.from_shapes(module, _sizes(libraries.timm_shapes(spec, module)), seed=seed)
+        case "hf":
+            name, shape, tokens = libraries.transformers_input(spec, module)
+            kinds = ["int64" if tokens else "float32"]
+            kwargs = {name: examples.random_inputs(_sizes([shape]), kinds, seed=seed, below=tokens)[0]}
+            examples.check_runs(module, (), kwargs)
+            return examples.Examples(args=(), kwargs=kwargs)
+    raise InputError(
+        f"{spec.text}: the shape of the model's input isn't known",
+        fix="give --input-shape, with the batch, once for each input; or let the module offer example_inputs()",
+    )
+
+
+def check_finite(module: nn.Module, where: str) -> None:
+    """Refuse NaN and infinity in parameters and BatchNorm statistics, and NaN in other buffers."""
+    import torch
+    from torch.nn.modules.batchnorm import _NormBase
+
+    statistics = {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        if isinstance(part, _NormBase)
+        for name, _ in part.named_buffers(recurse=False)
+    }
+    strict = statistics | {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    bad: list[str] = []
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        values = tensor.detach()
+        if torch.isnan(values).any() or (name in strict and torch.isinf(values).any()):
+            bad.append(f"{name} ({int((~torch.isfinite(values)).sum())} of {values.numel()})")
+    if bad:
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise InputError(
+            f"{where}: NaN or infinite values in {', '.join(bad[:_NAMED])}{more}",
+            fix="training has diverged, or the file is damaged: use an earlier checkpoint",
+        )
+
+
+def _refuse_files(spec: Spec) -> None:
+    """Say at once what can't be a source: files of a kind that isn't supported, missing files, bare names."""
+    path = Path(spec.left)
+    if spec.right or spec.is_python_file or spec.left in _LIBRARIES:
+        return
+    if path.suffix in (".pt2", ".onnx"):
+        if not path.is_file():
+            raise InputError(f"{spec.text}: no such file", fix=f"give {SOURCE_FORMS}")
+        raise UnsupportedError(
+            f"{spec.text}: {path.suffix} files are not supported as a source yet",
+            reason="export",
+            fix="give the Python code of the model: file.py:factory, with --weights for its checkpoint",
+        )
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
+        raise InputError(
+            f"{spec.text}: a checkpoint holds weights, not an architecture",
+            fix=f"translator … file.py:factory --weights {spec.left}",
+        )
+    raise InputError(f"{spec.text}: not a source", fix=f"give {SOURCE_FORMS}")
+
+
+def _build(spec: Spec) -> Any:
+    if spec.left in _LIBRARIES:
+        return _LIBRARIES[spec.left](spec)
+    from torch import nn
+
+    found = load_object(spec, "factory or nn.Module")
+    if isinstance(found, nn.Module):
+        if spec.arguments:
+            raise InputError(f"{spec.text}: `{spec.right}` is a model already, it takes no arguments")
+        return found
+    if not callable(found):
+        raise InputError(
+            f"{spec.text}: `{spec.right}` is a {type(found).__name__}, not a factory",
+            fix="name a function that returns the model, an nn.Module class, or a model",
+        )
+    return call_factory(spec, found)
+
+
+def _module_of(made: Any, spec: Spec) -> tuple[nn.Module, list[str]]:
+    """The nn.Module itself, out of what wraps it, in eval mode on the CPU."""
+    import torch
+    from torch import nn
+
+    notes: list[str] = []
+    while isinstance(made, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(made, "_orig_mod"):
+        notes.append(f"taken out of its {type(made).__name__}")
+        made = made._orig_mod if hasattr(made, "_orig_mod") else made.module
+    if isinstance(made, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            f"{spec.text}: returned a TorchScript module, whose Python code is gone",
+            reason="export",
+            fix="return the nn.Module that was scripted or traced",
+        )
+    if not isinstance(made, nn.Module):
+        what = f"a {type(made).__name__}" + (f" with the keys {list(made)[:8]}" if isinstance(made, Mapping) else "")
+        raise InputError(f"{spec.text}: returned {what}, not an nn.Module", fix="return the model itself")
+    if any(p.device.type == "meta" for p in made.parameters() if not _lazy(p)):
+        raise InputError(f"{spec.text}: its weights are on the meta device, without values", fix="build it on the CPU")
+    return made.cpu().eval(), notes
+
+
+def _lazy(parameter: Any) -> bool:
+    from torch.nn.parameter import is_lazy
+
+    return bool(is_lazy(parameter))
+
+
+def _widened(module: nn.Module) -> list[str]:
+    """Half-precision models become float32, which holds every one of their values exactly."""
+    import torch
+
+    half = {t.dtype for t in (*module.parameters(), *module.buffers())} & {torch.float16, torch.bfloat16}
+    if not half:
+        return []
+    module.float()
+    names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in half))
+    return [f"the model's {names} values were widened to float32, exactly"]
+
+
+def _sizes(shapes: Sequence[Sequence[int | None]]) -> list[tuple[int, ...]]:
+    return [tuple(2 if d is None else d for d in shape) for shape in shapes]
+
+
+def _model_name(spec: Spec) -> str:
+    if spec.left == "hf":
+        path = Path(spec.right)
+        return (path.parent if path.suffix else path).resolve().name
+    return spec.right.rpartition(".")[2]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random initial weights that depend on the seed alone; the global generator is given back as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
