@@ -1,1 +1,1 @@
-"""A permutation for each value, decided first and applied afterwards. No framework here."""
+"""Decide how every tensor lies on the Keras side."""

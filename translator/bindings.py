@@ -1,0 +1,166 @@
+"""Weight bindings: which PyTorch tensors, through which steps, become which Keras variable; and the way back.
+
+A binding is pure data. Forward: take the pieces (whole tensors or regions of them), join them, then apply the steps.
+Backward: undo the steps, cut the pieces apart, and write each into its region of its tensor. A `sum` join (the two
+biases of an LSTM) has no way back and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from translator.errors import InternalError
+
+Region = tuple[tuple[int, int], ...]
+"""Half-open (start, stop) per axis of the PyTorch tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One PyTorch tensor by its exact state-dict name, or a region of it (None: the whole tensor)."""
+
+    tensor: str
+    region: Region | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permute:
+    """`np.transpose(x, axes)`."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reshape:
+    """`np.reshape(x, after)`, from exactly the shape `before`."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """`np.flip(x, axes)`."""
+
+    axes: tuple[int, ...]
+
+
+Step = Permute | Reshape | Flip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightBinding:
+    """One Keras variable and what it is made of.
+
+    variable: the attribute of the layer, in the layer's own naming ("kernel", "gamma", "moving_mean", "embeddings").
+    pieces: PyTorch tensors or regions, in order; empty for a constant of the graph (then `constant` holds it).
+    join: how several pieces become one array along `axis`. steps: applied after joining, in order.
+    shape: of the Keras variable. trainable: as the PyTorch tensor is a parameter with requires_grad, or not.
+    """
+
+    variable: str
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...] = ()
+    join: Literal["concat", "sum"] = "concat"
+    axis: int = 0
+    steps: tuple[Step, ...] = ()
+    trainable: bool = True
+    constant: np.ndarray | None = None
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the PyTorch tensors it reads, in order, without repeats."""
+        return tuple(dict.fromkeys(p.tensor for p in self.pieces))
+
+    @property
+    def invertible(self) -> bool:
+        """Whether the PyTorch tensors follow from the Keras variable."""
+        return self.join == "concat" and bool(self.pieces)
+
+
+def to_keras(binding: WeightBinding, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The Keras variable's value, shape `binding.shape`, dtype of the PyTorch tensors."""
+    if binding.constant is not None:
+        return binding.constant
+    parts = [_cut(state[p.tensor], p.region) for p in binding.pieces]
+    if len(parts) == 1:
+        value = parts[0]
+    else:
+        value = (
+            np.concatenate(parts, axis=binding.axis)
+            if binding.join == "concat"
+            else np.sum(parts, axis=0, dtype=parts[0].dtype)
+        )
+    for step in binding.steps:
+        value = _forward(step, value)
+    if value.shape != binding.shape:
+        raise InternalError(f"binding of {binding.variable} gives shape {value.shape}, want {binding.shape}")
+    return value
+
+
+def to_torch(
+    bindings: Iterable[tuple[WeightBinding, np.ndarray]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Every PyTorch tensor that the bound Keras variables determine, by state-dict name.
+
+    bindings: each binding with its variable's value, shape `binding.shape`. shapes: of the PyTorch tensors.
+    A tensor that only a `sum` binding reads, or that is covered in part, is left out.
+    """
+    found: dict[str, np.ndarray] = {}
+    covered: dict[str, np.ndarray] = {}
+    for binding, value in bindings:
+        if not binding.invertible:
+            continue
+        for step in reversed(binding.steps):
+            value = _backward(step, value)
+        start = 0
+        for piece in binding.pieces:
+            size = _extent(piece, shapes, binding.axis)
+            part = np.take(value, range(start, start + size), axis=binding.axis) if len(binding.pieces) > 1 else value
+            start += size
+            whole = found.setdefault(piece.tensor, np.empty(shapes[piece.tensor], dtype=value.dtype))
+            mask = covered.setdefault(piece.tensor, np.zeros(shapes[piece.tensor], dtype=bool))
+            index = _index(piece.region)
+            whole[index], mask[index] = part, True
+    return {name: value for name, value in found.items() if covered[name].all()}
+
+
+def _cut(array: np.ndarray, region: Region | None) -> np.ndarray:
+    return array if region is None else array[_index(region)]
+
+
+def _index(region: Region | None) -> tuple[slice, ...]:
+    return (...,) if region is None else tuple(slice(a, b) for a, b in region)  # type: ignore[return-value]
+
+
+def _extent(piece: Piece, shapes: Mapping[str, tuple[int, ...]], axis: int) -> int:
+    if piece.region is None:
+        return shapes[piece.tensor][axis] if shapes[piece.tensor] else 1
+    start, stop = piece.region[axis]
+    return stop - start
+
+
+def _forward(step: Step, value: np.ndarray) -> np.ndarray:
+    match step:
+        case Permute(axes=axes):
+            return np.transpose(value, axes)
+        case Reshape(before=before, after=after):
+            if value.shape != before:
+                raise InternalError(f"reshape step expects {before}, got {value.shape}")
+            return value.reshape(after)
+        case Flip(axes=axes):
+            return np.flip(value, axes)
+
+
+def _backward(step: Step, value: np.ndarray) -> np.ndarray:
+    match step:
+        case Permute(axes=axes):
+            return np.transpose(value, np.argsort(axes))
+        case Reshape(before=before):
+            return value.reshape(before)
+        case Flip(axes=axes):
+            return np.flip(value, axes)

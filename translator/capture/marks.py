@@ -1,0 +1,108 @@
+"""Keep what the exporter would lose: operations marked while PyTorch runs, as nodes of the domain "translator".
+
+Dropout vanishes from an eval-mode export; attention is broken up with constants rounded to float32. A
+`TorchFunctionMode` replaces such calls by symbolic ONNX nodes whose attributes are text, so every number stays exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.onnx import ops as onnx_ops
+from torch.overrides import TorchFunctionMode
+
+DOMAIN = "translator"
+
+_DROPOUTS: dict[Callable[..., Any], str] = {
+    functional.dropout: "element",
+    functional.dropout1d: "channel",
+    functional.dropout2d: "channel",
+    functional.dropout3d: "channel",
+    functional.alpha_dropout: "alpha",
+    functional.feature_alpha_dropout: "feature_alpha",
+}
+
+_PATH_DROPS = frozenset({"StochasticDepth", "DropPath"})
+"""Class names of modules that drop whole samples of a branch (torchvision, timm, transformers)."""
+
+
+class MarkMode(TorchFunctionMode):
+    """While active, the functions it knows become nodes of the domain "translator" in a `torch.export` trace."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        if func in _DROPOUTS:
+            return _dropout(_DROPOUTS[func], *args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def attention_marked() -> Iterator[None]:
+    """While active, `F.scaled_dot_product_attention` marks itself, also where torch's own Python functions call it.
+
+    `F.multi_head_attention_forward` runs with the `MarkMode` off (PyTorch pops a mode while it handles a function).
+    """
+    original = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = original
+
+
+@contextlib.contextmanager
+def path_drops_marked(module: nn.Module) -> Iterator[None]:
+    """While active, DropPath and StochasticDepth modules of `module` mark their place and rate in the trace."""
+    marked = [m for m in module.modules() if type(m).__name__ in _PATH_DROPS and _rate(m) > 0]
+    for m in marked:
+        rate, kind = _rate(m), "batch" if getattr(m, "mode", "row") == "batch" else "path"
+        object.__setattr__(m, "forward", lambda x, rate=rate, kind=kind: _mark_dropout(kind, x, rate))
+    try:
+        yield
+    finally:
+        for m in marked:
+            object.__delattr__(m, "forward")
+
+
+def _rate(module: nn.Module) -> float:
+    rate = getattr(module, "p", getattr(module, "drop_prob", 0.0))
+    return float(rate) if isinstance(rate, int | float) else 0.0
+
+
+def _dropout(kind: str, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
+    return _mark_dropout(kind, input, p) if p > 0 else input
+
+
+def _mark_dropout(kind: str, x: Tensor, rate: float) -> Tensor:
+    attributes = {"rate": repr(float(rate)), "kind": kind}
+    return onnx_ops.symbolic(f"{DOMAIN}::Dropout", [x], attributes, dtype=x.dtype, shape=x.shape, version=1)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa and key.shape[-3] != query.shape[-3]:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    inputs = [query, key, value] + ([attn_mask] if attn_mask is not None else [])
+    exact = float(scale) if scale is not None else float(query.shape[-1]) ** -0.5
+    attributes = {"causal": int(is_causal), "scale": repr(exact), "rate": repr(float(dropout_p))}
+    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    shape = (*batch, query.shape[-2], value.shape[-1])
+    return onnx_ops.symbolic(f"{DOMAIN}::Attention", inputs, attributes, dtype=query.dtype, shape=shape, version=1)

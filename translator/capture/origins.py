@@ -1,0 +1,82 @@
+"""Say of every ONNX node which module call, class and line of source it came from, and give back exact numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from translator.types import Origin
+
+_FX_NAME = re.compile(r"^%(\w+)")
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+_LIBRARY = ("/torch/nn/", "/torch/_", "/torch/fx/", "/torch/export/", "/torch/onnx/", "/torch/utils/")
+
+
+def annotate(model: ir.Model, program: Any) -> None:
+    """Set `node.meta["origin"]` of every node, and `node.meta["exact"]` (a float) of rounded scalar constants.
+
+    program: the decomposed ExportedProgram that the ONNX model was translated from.
+    """
+    nodes = {node.name: node for node in program.graph.nodes}
+    origins: dict[str, Origin] = {}
+    for node in model.graph:
+        match = _FX_NAME.match(node.metadata_props.get("pkg.torch.onnx.fx_node", ""))
+        name = match.group(1) if match else ""
+        fx = nodes.get(name)
+        if name not in origins:
+            origins[name] = _origin(name, fx.meta if fx is not None else {})
+        node.meta["origin"] = origins[name]
+        if fx is not None and node.op_type == "Constant":
+            exact = _exact(node, _floats((fx.args, fx.kwargs)))
+            if exact is not None:
+                node.meta["exact"] = exact
+
+
+def _origin(name: str, meta: Mapping[str, Any]) -> Origin:
+    scopes: list[tuple[str, int, str]] = []
+    for key, (path, cls) in meta.get("nn_module_stack", {}).items():
+        if key.startswith("_empty"):
+            continue
+        call = int(key.rsplit("@", 1)[1]) if "@" in key else 0
+        text = cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
+        scopes.append((path, call, text))
+    path, call, cls = scopes[-1] if scopes else ("", 0, "")
+    source = _source(meta.get("stack_trace") or "")
+    return Origin(module=path, call=call, cls=cls, source=source, node=name, scopes=tuple(scopes))
+
+
+def _source(stack_trace: str) -> str:
+    """The innermost frame that isn't PyTorch's own, as "resnet.py, line 41, in forward"."""
+    frames = [m.groupdict() for m in _FRAME.finditer(stack_trace)]
+    own = [f for f in frames if not any(part in f["file"] for part in _LIBRARY)]
+    if not own:
+        return ""
+    frame = own[-1]
+    return f"{PurePath(frame['file']).name}, line {frame['line']}, in {frame['function']}"
+
+
+def _floats(value: Any) -> Iterable[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _floats(item)
+    elif isinstance(value, Mapping):
+        yield from _floats(list(value.values()))
+
+
+def _exact(node: ir.Node, candidates: Iterable[float]) -> float | None:
+    """The double that a scalar float32 constant was rounded from, where one of the call's arguments rounds to it."""
+    attribute = node.attributes.get("value")
+    if attribute is None or attribute.value is None:
+        return None
+    tensor = attribute.as_tensor()
+    if tensor.dtype != ir.DataType.FLOAT or tensor.size != 1:
+        return None
+    rounded = np.float32(tensor.numpy().reshape(()))
+    return next((c for c in candidates if np.float32(c) == rounded), None)

@@ -1,0 +1,162 @@
+"""`nn.Module` → `torch.export` → ONNX as onnx_ir, with PyTorch's names, scopes and exact numbers kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from translator.capture.marks import MarkMode, attention_marked, path_drops_marked
+from translator.capture.origins import annotate
+from translator.errors import UnsupportedError
+
+OPSET = 23
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """A traced model. Weights are initializers of `model` by state-dict name; nothing is folded.
+
+    tensors: every parameter and buffer (shape, trainable) by its first name, non-persistent buffers included.
+    aliases: other names of tied tensors → the first name. inputs, outputs: public names in PyTorch's order.
+    """
+
+    model: ir.Model
+    name: str
+    tensors: Mapping[str, tuple[tuple[int, ...], bool]]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def capture(
+    module: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    name: str = "",
+    dynamic_hw: bool = False,
+) -> Captured:
+    """Trace `module` with a dynamic batch (axis 0 of every tensor input) and translate it to ONNX.
+
+    Raises: UnsupportedError (reason "export") where torch.export or the ONNX exporter refuses the model.
+    """
+    training = module.training
+    module.eval()
+    try:
+        program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
+        onnx_program = _to_onnx(program)
+    finally:
+        module.train(training)
+    exported = onnx_program.exported_program
+    model: ir.Model = onnx_program.model
+    annotate(model, exported)
+    tensors, aliases = _tensors(module)
+    _rename_to_first(model, aliases)
+    return Captured(
+        model=model,
+        name=name or type(module).__name__,
+        tensors=tensors,
+        aliases=aliases,
+        inputs=tuple(v.name or "" for v in model.graph.inputs),
+        outputs=tuple(v.name or "" for v in model.graph.outputs),
+    )
+
+
+def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_hw: bool) -> Any:
+    def dims(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.ndim == 0:
+            return None
+        spatial = range(2, value.ndim) if dynamic_hw and value.ndim >= 4 else ()
+        return {0: torch.export.Dim.AUTO, **{axis: torch.export.Dim.AUTO for axis in spatial}}
+
+    shapes = (*(torch.utils._pytree.tree_map(dims, a) for a in args),)
+    if kwargs:
+        shapes = dict(zip(_parameter_names(module, len(args)), shapes, strict=True))  # type: ignore[assignment]
+        shapes |= {k: torch.utils._pytree.tree_map(dims, v) for k, v in kwargs.items()}  # type: ignore[operator]
+    try:
+        with torch.no_grad(), _quiet(), path_drops_marked(module), attention_marked(), MarkMode():
+            return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
+        raise UnsupportedError(
+            f"torch.export can't trace {type(module).__name__}: {_first_line(error)}",
+            reason="export",
+            fix="make the model exportable (torch.export.export(model, inputs) must work), or audit it with `translator audit`",
+        ) from error
+
+
+def _to_onnx(program: Any) -> Any:
+    try:
+        with _quiet():
+            return torch.onnx.export(program, dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        raise UnsupportedError(
+            f"the ONNX exporter refuses the model: {_cause(error)}", reason="export", fix="see the exporter's message above"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    text = str(error)
+    marker = "## Exception summary"
+    summary = text.split(marker)[1].strip() if marker in text else text
+    return _first_line(summary)
+
+
+def _first_line(error: object) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _parameter_names(module: nn.Module, count: int) -> list[str]:
+    import inspect
+
+    return list(inspect.signature(module.forward).parameters)[:count]
+
+
+def _tensors(module: nn.Module) -> tuple[dict[str, tuple[tuple[int, ...], bool]], dict[str, str]]:
+    tensors: dict[str, tuple[tuple[int, ...], bool]] = {}
+    aliases: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for table in (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)):
+        for name, tensor in table:
+            if id(tensor) in first:
+                aliases[name] = first[id(tensor)]
+                continue
+            first[id(tensor)] = name
+            tensors[name] = (tuple(tensor.shape), bool(tensor.requires_grad))
+    return tensors, aliases
+
+
+def _rename_to_first(model: ir.Model, aliases: Mapping[str, str]) -> None:
+    """The exporter names a tied tensor by its last name; every later stage uses the first."""
+    initializers = model.graph.initializers
+    for name in [n for n in initializers if n in aliases]:
+        value, first = initializers[name], aliases[name]
+        if first in initializers:
+            value.replace_all_uses_with(initializers[first])
+        else:
+            value.name = first
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Silence the exporter's progress lines, warnings and log records; errors still come as exceptions."""
+    loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,172 @@
+"""Plan → Functional `keras.Model`: only native layers and `keras.ops`, so the file loads without us or PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from translator.bindings import WeightBinding, to_keras
+from translator.emit.nesting import Block, nest
+from translator.errors import InternalError
+from translator.plan.calls import Call, LayerCall, LayerSpec, OpCall, Plan, Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emitted:
+    """A built model. paths: the operation's path in the model ("layer1/layer1_0_conv1") by the plan's call name.
+
+    layers: the Keras layer of every `LayerSpec`, by name.
+    """
+
+    model: keras.Model
+    paths: Mapping[str, str]
+    layers: Mapping[str, keras.layers.Layer]
+
+
+def emit(plan: Plan, state: Mapping[str, np.ndarray] | None = None) -> Emitted:
+    """Build the Keras model of a plan; with `state` (PyTorch tensors by name) its weights are set."""
+    builder = _Builder(plan)
+    model = builder.build()
+    emitted = Emitted(model=model, paths=builder.paths, layers=builder.layers)
+    _set_constants(plan, emitted)
+    if state is not None:
+        load_state(plan, emitted, state)
+    return emitted
+
+
+def load_state(plan: Plan, emitted: Emitted, state: Mapping[str, np.ndarray]) -> None:
+    """Set every bound variable from PyTorch tensors by state-dict name."""
+    for layer, binding in bound(plan):
+        if binding.constant is None:
+            value = to_keras(binding, state)
+            variable_of(emitted.layers[layer], binding.variable).assign(np.ascontiguousarray(value))
+
+
+def _set_constants(plan: Plan, emitted: Emitted) -> None:
+    for layer, binding in bound(plan):
+        if binding.constant is not None:
+            variable_of(emitted.layers[layer], binding.variable).assign(binding.constant)
+
+
+def bound(plan: Plan) -> Iterable[tuple[str, WeightBinding]]:
+    """Every binding of a plan with the name of its layer."""
+    return ((spec.name, binding) for spec in plan.layers for binding in spec.bindings)
+
+
+def variable_of(layer: keras.layers.Layer, name: str) -> keras.Variable:
+    """The variable of a layer by attribute path ("kernel", "forward_layer.cell.kernel")."""
+    found: Any = layer
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, keras.Variable):
+        raise InternalError(f"layer {layer.name} ({type(layer).__name__}) has no variable {name}")
+    return found
+
+
+class _Builder:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.specs = {spec.name: spec for spec in plan.layers}
+        self.layers: dict[str, keras.layers.Layer] = {}
+        self.paths: dict[str, str] = {}
+
+    def build(self) -> keras.Model:
+        tensors: dict[str, Any] = {}
+        inputs = []
+        for _, value in self.plan.inputs:
+            info = self.plan.values[value]
+            shape = info.keras_shape
+            tensor = keras.Input(batch_shape=shape, dtype=_input_dtype(info.dtype), name=value)
+            tensors[value] = tensor
+            inputs.append(tensor)
+            self.paths[value] = value
+        blocks = nest(self.plan)
+        self._run(blocks, tensors, prefix="")
+        outputs = [tensors[value] for _, value in self.plan.outputs]
+        name = self.plan.name
+        return keras.Model(_one(inputs), _one(outputs), name=name)
+
+    def _run(self, blocks: Iterable[Block | Call], tensors: dict[str, Any], prefix: str) -> None:
+        for block in blocks:
+            if isinstance(block, Block):
+                self._block(block, tensors, prefix)
+            else:
+                self._call(block, tensors, prefix)
+
+    def _block(self, block: Block, tensors: dict[str, Any], prefix: str) -> None:
+        """A nested model for one stage of a very deep network: Keras' graph walk recurses once per layer."""
+        inner: dict[str, Any] = {}
+        inputs = []
+        for value in block.inputs:
+            outer = tensors[value]
+            inner[value] = keras.Input(batch_shape=outer.shape, dtype=outer.dtype, name=f"{block.name}_{value}"[:200])
+            inputs.append(inner[value])
+        self._run(block.items, inner, f"{prefix}{block.name}/")
+        model = keras.Model(_one(inputs), _one([inner[v] for v in block.outputs]), name=block.name)
+        results = model(_one([tensors[v] for v in block.inputs]))
+        tensors.update(zip(block.outputs, results if isinstance(results, list | tuple) else [results], strict=True))
+
+    def _call(self, call: Call, tensors: dict[str, Any], prefix: str) -> None:
+        args = [_argument(a, tensors) for a in call.args]
+        kwargs = {k: _argument(v, tensors) for k, v in call.kwargs.items()}
+        if isinstance(call, LayerCall):
+            layer = self.layers.get(call.layer)
+            if layer is None:
+                layer = self.layers[call.layer] = make_layer(self.specs[call.layer])
+                self.paths[call.layer] = prefix + call.layer
+            results = layer(*args, **kwargs)
+        else:
+            results = self._operation(call, args, kwargs)
+            self.paths[call.name] = prefix + call.name
+        several = list(results) if isinstance(results, list | tuple) else [results]
+        tensors.update(zip(call.outputs, several, strict=True))
+
+    def _operation(self, call: OpCall, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if call.op == "get_item":
+            results = args[0][args[1]]
+        else:
+            results = _function(call.op)(*args, **kwargs)
+        first = results[0] if isinstance(results, list | tuple) else results
+        if not hasattr(first, "_keras_history"):
+            raise InternalError(f"keras.ops.{call.op} ({call.name}) doesn't depend on the model's input")
+        first._keras_history.operation.name = call.name
+        return results
+
+
+def make_layer(spec: LayerSpec) -> keras.layers.Layer:
+    """The Keras layer of a spec."""
+    cls = getattr(keras.layers, spec.cls)
+    return cls(**spec.config, name=spec.name)  # type: ignore[no-any-return]
+
+
+def _function(name: str) -> Any:
+    found: Any = keras.ops
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _argument(arg: Any, tensors: Mapping[str, Any]) -> Any:
+    if isinstance(arg, Ref):
+        return tensors[arg.value]
+    if isinstance(arg, tuple):
+        return tuple(_argument(a, tensors) for a in arg)
+    if isinstance(arg, list):
+        return [_argument(a, tensors) for a in arg]
+    if isinstance(arg, dict):
+        return {k: _argument(a, tensors) for k, a in arg.items()}
+    return arg
+
+
+def _input_dtype(dtype: str) -> str:
+    return "float32" if dtype.startswith(("float", "bfloat")) else dtype
+
+
+def _one(items: list[Any]) -> Any:
+    return items[0] if len(items) == 1 else items
+
+

@@ -1,0 +1,135 @@
+"""The native engine: trace, graph, layout, plan, Keras model, claims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from translator.capture.trace import Captured, capture
+from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
+from translator.emit.keras_model import Emitted, bound, emit, load_state
+from translator.engines.result import EngineResult
+from translator.engines.state import state_of
+from translator.graph.build import build_graph
+from translator.graph.fuse import fuse
+from translator.layout.assign import assign
+from translator.plan.build import build_plan
+from translator.plan.calls import Plan
+
+Progress = Callable[[str], None]
+
+
+def translate(
+    module: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    name: str = "",
+    on_stage: Progress = lambda stage: None,
+) -> EngineResult:
+    """Translate a module. Raises UnsupportedError where an op, or a setting of one, has no faithful Keras twin."""
+    timing: dict[str, float] = {}
+    clock = _Clock(timing, on_stage)
+    clock.start("capture")
+    captured = capture(module, example_inputs, example_kwargs=example_kwargs, name=name)
+    clock.start("plan")
+    plan = plan_of(captured)
+    clock.start("emit")
+    emitted = emit(plan, state_of(module))
+    clock.stop()
+    return EngineResult(
+        model=emitted.model,
+        claims=claims_of(plan, emitted),
+        load_state=partial(_load, plan, emitted),
+        plan=plan,
+        timing=timing,
+        lost=plan.lost,
+        notes=(*captured.notes, *plan.notes),
+    )
+
+
+def plan_of(captured: Captured) -> Plan:
+    """The plan of a traced model."""
+    graph = fuse(build_graph(captured.model, captured.tensors))
+    return build_plan(graph, assign(graph), name=captured.name, tensors=captured.tensors, aliases=captured.aliases)
+
+
+def claims_of(plan: Plan, emitted: Emitted) -> Claims:
+    """What the plan says about the pair, for the judge to test."""
+    claim = _Values(plan, emitted)
+    return Claims(
+        inputs=tuple(claim(value) for _, value in plan.inputs),
+        outputs=tuple(claim(value) for _, value in plan.outputs),
+        modules=tuple(
+            ModuleClaim(
+                path=m.path, call=m.call,
+                inputs=tuple(claim(v) for v in m.inputs), outputs=tuple(claim(v) for v in m.outputs),
+            )
+            for m in plan.module_calls
+        ),
+        parameters=tuple(_parameters(plan, emitted)),
+        aliases=plan.aliases,
+    )  # fmt: skip
+
+
+class _Values:
+    """Claims of values, by the plan's value name."""
+
+    def __init__(self, plan: Plan, emitted: Emitted) -> None:
+        self._plan, self._emitted = plan, emitted
+
+    def __call__(self, value: str) -> ValueClaim:
+        base, _, tensor = value.partition(":")
+        base, _, call = base.partition("@")
+        keras_value = KerasValue(operation=self._emitted.paths[base], call=int(call or 0), tensor=int(tensor or 0))
+        return ValueClaim(keras=keras_value, layout=self._plan.values[value].layout)
+
+
+def _parameters(plan: Plan, emitted: Emitted) -> list[ParameterClaim]:
+    claims = []
+    for layer, binding in bound(plan):
+        how = "constant" if binding.constant is not None else "sum" if binding.join == "sum" else "same"
+        counts = tuple(_count(p.region, plan.tensor_shapes[p.tensor]) for p in binding.pieces)
+        claims.append(
+            ParameterClaim(
+                layer=emitted.paths[layer],
+                variable=binding.variable,
+                tensors=tuple(p.tensor for p in binding.pieces),
+                how=how,  # type: ignore[arg-type]
+                counts=counts,
+            )
+        )
+    return claims
+
+
+def _count(region: tuple[tuple[int, int], ...] | None, shape: tuple[int, ...]) -> int:
+    if region is None:
+        return int(np.prod(shape, dtype=np.int64))
+    return int(np.prod([b - a for a, b in region], dtype=np.int64))
+
+
+def _load(plan: Plan, emitted: Emitted, state: Mapping[str, np.ndarray]) -> None:
+    load_state(plan, emitted, state)
+
+
+class _Clock:
+    """Seconds by stage, and a word to whoever shows progress."""
+
+    def __init__(self, timing: dict[str, float], on_stage: Progress) -> None:
+        self._timing, self._on_stage = timing, on_stage
+        self._stage, self._since = "", 0.0
+
+    def start(self, stage: str) -> None:
+        self.stop()
+        self._stage, self._since = stage, time.perf_counter()
+        self._on_stage(stage)
+
+    def stop(self) -> None:
+        if self._stage:
+            self._timing[self._stage] = time.perf_counter() - self._since
+        self._stage = ""

@@ -1,0 +1,71 @@
+"""Decide a layout for every runtime value first; the plan applies the decision afterwards.
+
+One walk in order of computation: every op says what it demands and how its result then lies. A transpose stands only
+where an input's layout isn't the one demanded. The free choices (the model's inputs) are tried, the fewest transposes win.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from translator.graph.view import Graph, NodeView
+from translator.layout.kinds import Demand, demand
+from translator.types import Layout
+
+_MAX_TRIALS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """layouts: of every runtime value. demands: of every node, by its first output. transposes: how many are needed."""
+
+    layouts: Mapping[str, Layout]
+    demands: Mapping[str, Demand]
+    outputs: Mapping[str, Layout]
+    transposes: int
+
+
+def assign(graph: Graph) -> Assignment:
+    """The assignment with the fewest transposes; ties go to channels-last images, then to PyTorch's order."""
+    options = [_input_options(graph, name) for name in graph.inputs]
+    trials = itertools.islice(itertools.product(*options), _MAX_TRIALS)
+    walked = [_walk(graph, dict(zip(graph.inputs, trial, strict=True))) for trial in trials]
+    return min(walked, key=lambda a: a.transposes)
+
+
+def _input_options(graph: Graph, name: str) -> list[Layout]:
+    rank = graph.rank(name)
+    if rank < 3 or not graph.dtypes.get(name, "float32").startswith(("float", "bfloat")):
+        return [Layout.identity(rank)]
+    ordered = [Layout.channels_last(rank), Layout.identity(rank)]
+    return ordered if rank >= 4 else list(reversed(ordered))
+
+
+def _walk(graph: Graph, inputs: dict[str, Layout]) -> Assignment:
+    layouts: dict[str, Layout] = dict(inputs)
+    demands: dict[str, Demand] = {}
+    moved: set[tuple[str, Layout]] = set()
+    for node in graph.nodes:
+        have = {v: layouts[v] for v in node.inputs if v in layouts}
+        wanted = demand(node, have, graph)
+        demands[_key(node)] = wanted
+        moved |= {(v, want) for v, want in wanted.inputs.items() if layouts[v] != want}
+        for name, layout in zip(node.outputs, wanted.outputs, strict=False):
+            layouts[name] = layout
+    outputs = {name: _public(layouts[name]) for name in graph.outputs if name in layouts}
+    moved |= {(name, want) for name, want in outputs.items() if layouts[name] != want}
+    return Assignment(layouts=layouts, demands=demands, outputs=outputs, transposes=len(moved))
+
+
+def _key(node: NodeView) -> str:
+    return node.outputs[0]
+
+
+def _public(layout: Layout) -> Layout:
+    """How a user gets an output: channels last or in PyTorch's order, never anything else."""
+    rank = len(layout.axes)
+    if layout.view is not None:
+        return Layout.identity(len(layout.view[:2]))
+    return layout if layout in (Layout.identity(rank), Layout.channels_last(rank)) else Layout.identity(rank)

@@ -1,0 +1,247 @@
+"""How each kind of op treats layouts: what it demands of its inputs, and how its outputs then lie.
+
+A function per kind: (node, layouts of the inputs, graph) → `Demand`. Ops without an entry demand PyTorch's own order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from translator.graph.evaluate import integers
+from translator.graph.view import Graph, NodeView
+from translator.layout.permutation import dropped, inserted, reshaped, transposed
+from translator.types import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """inputs: the layout wanted of each runtime input, by value name. outputs: the layout of each output."""
+
+    inputs: Mapping[str, Layout]
+    outputs: tuple[Layout, ...]
+
+
+Kind = Callable[[NodeView, Mapping[str, Layout], Graph], Demand]
+KINDS: dict[str, Kind] = {}
+
+
+def kind(*ops: str) -> Callable[[Kind], Kind]:
+    """Register the layout behaviour of ops (named as rules are: "Conv", "translator::Attention")."""
+
+    def register(function: Kind) -> Kind:
+        for op in ops:
+            KINDS[op] = function
+        return function
+
+    return register
+
+
+def demand(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """What `node` wants, its runtime inputs lying as in `have`."""
+    return KINDS.get(node.key, _own_order)(node, have, graph)
+
+
+def _outputs(node: NodeView, graph: Graph, layout: Layout) -> tuple[Layout, ...]:
+    return tuple(layout for _ in node.outputs)
+
+
+def _own_order(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    wanted = {v: Layout.identity(graph.rank(v)) for v in have}
+    outs = tuple(Layout.identity(len(graph.shapes.get(o, ()))) for o in node.outputs)
+    return Demand(inputs=wanted, outputs=outs)
+
+
+@kind(
+    "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "Resize",
+    "DepthToSpace", "SpaceToDepth", "GlobalLpPool", "GroupNormalization", "InstanceNormalization",
+)  # fmt: skip
+def _spatial(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """Keras' convolutions and poolings are channels-last."""
+    wanted = {v: Layout.channels_last(graph.rank(v)) for v in have}
+    return Demand(inputs=wanted, outputs=tuple(Layout.channels_last(len(graph.shapes[o])) for o in node.outputs if o))
+
+
+@kind("BatchNormalization")
+def _batch_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """Takes any axis, but a flattened tensor must be in PyTorch's order."""
+    layout = have[node.inputs[0]]
+    layout = Layout(axes=layout.axes) if layout.view is None else Layout.identity(graph.rank(node.inputs[0]))
+    return Demand(inputs={node.inputs[0]: layout}, outputs=_outputs(node, graph, layout))
+
+
+@kind(
+    "Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Gelu", "HardSigmoid",
+    "HardSwish", "Mish", "Erf", "Exp", "Log", "Sqrt", "Abs", "Neg", "Reciprocal", "Floor", "Ceil", "Round", "Sign",
+    "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Not", "Cast", "Identity",
+    "Dropout", "translator::Dropout", "ThresholdedRelu", "Shrink", "IsNaN", "IsInf", "Swish",
+)  # fmt: skip
+def _unary(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    layout = have[node.inputs[0]]
+    if node.op == "Dropout" and node.attr("kind", "element") == "channel" and layout.view is not None:
+        layout = Layout.identity(len(layout.axes))
+    return Demand(inputs={node.inputs[0]: layout}, outputs=_outputs(node, graph, layout))
+
+
+@kind(
+    "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mean", "Sum", "Where", "Equal", "Less", "LessOrEqual", "Greater",
+    "GreaterOrEqual", "And", "Or", "Xor", "Mod", "PRelu", "Clip", "Concat",
+)  # fmt: skip
+def _together(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """Inputs of full rank agree on the layout that most of them have; lower ranks come in PyTorch's order."""
+    rank = len(graph.shapes[node.outputs[0]])
+    full = [have[v] for v in have if graph.rank(v) == rank]
+    flat = [v for v in full if v.view is None]
+    mixed = len(flat) != len(full) and len(have) > 1
+    layout = _majority(flat if mixed or not full else full, rank)
+    if layout.view is not None and any(not graph.is_runtime(v) and graph.rank(v) > 0 for v in node.inputs if v):
+        layout = Layout.identity(rank)
+    wanted = {v: layout if graph.rank(v) == rank else Layout.identity(graph.rank(v)) for v in have}
+    return Demand(inputs=wanted, outputs=_outputs(node, graph, layout))
+
+
+def _majority(layouts: list[Layout], rank: int) -> Layout:
+    if not layouts:
+        return Layout.identity(rank)
+    counts = Counter(layouts)
+    best = max(counts.values())
+    chosen = [layout for layout in layouts if counts[layout] == best]
+    return next((layout for layout in chosen if not layout.is_identity), chosen[0])
+
+
+@kind("Softmax", "LogSoftmax", "Pad", "Slice", "Split", "CumSum", "Tile", "Trilu", "LpNormalization", "Hardmax")
+def _axis(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """Works along axes that are simply renumbered."""
+    value = node.inputs[0]
+    if value not in have:
+        return _own_order(node, have, graph)
+    layout = have[value] if have[value].view is None else Layout.identity(graph.rank(value))
+    if node.op == "Trilu":
+        layout = Layout.identity(graph.rank(value))
+    wanted = {v: Layout.identity(graph.rank(v)) for v in have} | {value: layout}
+    return Demand(inputs=wanted, outputs=_outputs(node, graph, layout))
+
+
+@kind("LayerNormalization", "RMSNormalization")
+def _layer_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    return _axis(node, {node.inputs[0]: have[node.inputs[0]]}, graph)
+
+
+@kind("Transpose")
+def _transpose(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """A transpose renames axes and moves nothing."""
+    value = node.inputs[0]
+    layout = have[value] if have[value].view is None else Layout.identity(graph.rank(value))
+    perm = node.attr("perm") or tuple(reversed(range(graph.rank(value))))
+    return Demand(inputs={value: layout}, outputs=(transposed(layout, perm),))
+
+
+@kind("Reshape", "Flatten")
+def _reshape(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    value, out = node.inputs[0], node.outputs[0]
+    before, after = graph.shapes[value], graph.shapes[out]
+    layout = have[value]
+    if layout.view is None:
+        free = reshaped(layout, before, after)
+        if free is not None:
+            return Demand(inputs={value: layout}, outputs=(free,))
+        if len(after) == 2 and before[0] == after[0] and layout.axes[0] == 0 and _absorbed(out, graph):
+            return Demand(inputs={value: layout}, outputs=(Layout(axes=layout.axes, view=graph.shape(value)),))
+    own = Layout.identity(len(before))
+    return Demand(inputs={value: own}, outputs=(reshaped(own, before, after) or Layout.identity(len(after)),))
+
+
+def _absorbed(value: str, graph: Graph) -> bool:
+    """Whether every reader of a flattened tensor is a Linear (its kernel's rows absorb the order) or element-wise."""
+    if value in graph.outputs:
+        return False
+    readers = [n for n in graph.nodes if value in n.inputs]
+    for node in readers:
+        linear = node.op in ("Gemm", "MatMul") and node.inputs[0] == value and node.inputs[1] in graph.derived
+        if linear and not node.attr("transA", 0):
+            continue
+        if KINDS.get(node.key) is _unary and _absorbed(node.outputs[0], graph):
+            continue
+        return False
+    return bool(readers)
+
+
+@kind("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare", "ArgMax", "ArgMin")
+def _drop(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    value = node.inputs[0]
+    layout = have[value] if have[value].view is None else Layout.identity(graph.rank(value))
+    rank = graph.rank(value)
+    axes = removed_axes(node, graph)
+    if node.op != "Squeeze" and node.attr("keepdims", 1):
+        return Demand(inputs={value: layout}, outputs=(layout,))
+    return Demand(inputs={value: layout}, outputs=(dropped(layout, [a % rank for a in axes]),))
+
+
+def removed_axes(node: NodeView, graph: Graph) -> tuple[int, ...]:
+    """The axes, in PyTorch's order, that a Squeeze, Reduce or Arg op works on."""
+    rank = graph.rank(node.inputs[0])
+    if node.op in ("ArgMax", "ArgMin"):
+        return (node.attr("axis", 0) % rank,)
+    if node.has(1):
+        return tuple(int(a) % rank for a in integers(graph.constants[node.inputs[1]]))
+    if node.attr("axes") is not None:
+        return tuple(a % rank for a in node.attr("axes"))
+    if node.op == "Squeeze":
+        return tuple(i for i, d in enumerate(graph.shapes[node.inputs[0]]) if d == 1)
+    return () if node.attr("noop_with_empty_axes", 0) else tuple(range(rank))
+
+
+@kind("Unsqueeze")
+def _insert(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    value = node.inputs[0]
+    layout = have[value] if have[value].view is None else Layout.identity(graph.rank(value))
+    axes = [int(a) for a in integers(graph.constants[node.inputs[1]])]
+    return Demand(inputs={value: layout}, outputs=(inserted(layout, axes),))
+
+
+@kind("Gather")
+def _gather(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """A scalar index drops the axis; a list of constant indices keeps it; anything else in PyTorch's order."""
+    value, index = node.inputs[0], node.inputs[1]
+    if value not in have or index not in graph.constants or have[value].view is not None:
+        return _own_order(node, have, graph)
+    layout, axis = have[value], node.attr("axis", 0) % graph.rank(value)
+    rank = graph.constants[index].ndim
+    if rank == 0:
+        return Demand(inputs={value: layout}, outputs=(dropped(layout, [axis]),))
+    return Demand(inputs={value: layout}, outputs=(layout,)) if rank == 1 else _own_order(node, have, graph)
+
+
+@kind("Gemm", "translator::Linear")
+def _gemm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """A Linear absorbs a flattened order in its kernel's rows; its input's features are on the last axis."""
+    value = node.inputs[0]
+    rank = graph.rank(value)
+    layout = have.get(value, Layout.identity(rank))
+    if node.op == "Linear" and layout.view is None and layout.axes[-1] == rank - 1:
+        return Demand(inputs={value: layout}, outputs=(layout,))
+    if layout.view is None or node.inputs[1] not in graph.derived or node.attr("transA", 0):
+        layout = Layout.identity(rank)
+    wanted = {v: Layout.identity(graph.rank(v)) for v in have} | ({value: layout} if value in have else {})
+    return Demand(inputs=wanted, outputs=(Layout.identity(len(graph.shapes[node.outputs[0]])),))
+
+
+@kind("MatMul")
+def _matmul(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """einsum multiplies operands of any layout; the result comes in the first operand's where ranks agree."""
+    rank = len(graph.shapes[node.outputs[0]])
+    wanted = {v: (a if a.view is None else Layout.identity(len(a.axes))) for v, a in have.items()}
+    first = wanted.get(node.inputs[0])
+    out = first if first is not None and len(first.axes) == rank else Layout.identity(rank)
+    return Demand(inputs=wanted, outputs=(out,))
+
+
+@kind("translator::Attention")
+def _attention(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """keras.ops.dot_product_attention wants (batch, time, head, feature), PyTorch has (batch, head, time, feature)."""
+    rank = graph.rank(node.inputs[0])
+    layout = Layout(axes=(0, 2, 1, 3)) if rank == 4 else Layout.identity(rank)
+    wanted = {v: layout for v in node.inputs[:3] if v in have}
+    wanted |= {v: Layout.identity(graph.rank(v)) for v in node.inputs[3:] if v in have}
+    return Demand(inputs=wanted, outputs=(layout,))

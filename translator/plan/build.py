@@ -1,0 +1,118 @@
+"""Graph and layouts → plan: one rule per node, in order of computation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from translator.errors import UnsupportedError
+from translator.graph.view import Graph, NodeView
+from translator.layout.assign import Assignment
+from translator.plan.calls import ModuleCall, Plan, Ref, ValueInfo
+from translator.plan.context import PlanContext
+from translator.plan.naming import Namer, clean
+from translator.plan.registry import load_rules
+
+
+def build_plan(
+    graph: Graph,
+    assignment: Assignment,
+    *,
+    name: str,
+    tensors: Mapping[str, tuple[tuple[int, ...], bool]],
+    aliases: Mapping[str, str],
+) -> Plan:
+    """The plan of a graph. Raises UnsupportedError for the first node that no rule takes, with all others listed."""
+    rules = load_rules()
+    _refuse_unknown(graph, set(rules))
+    namer = Namer(graph)
+    context = PlanContext(graph, assignment, namer)
+    for value in graph.inputs:
+        context.values[value] = Ref(namer.unique(clean(value)))
+        context.layouts[context.values[value].value] = assignment.layouts[value]
+    for node in graph.nodes:
+        _plan_node(node, context, rules[node.key].function)
+    outputs = tuple((name, _output(name, context)) for name in graph.outputs)
+    return Plan(
+        name=clean(name),
+        inputs=tuple((value, context.values[value].value) for value in graph.inputs),
+        outputs=outputs,
+        layers=tuple(context.layers.values()),
+        calls=tuple(context.calls),
+        values=_values(context, outputs),
+        module_calls=tuple(_module_calls(graph, context)),
+        tensor_shapes={tensor: shape for tensor, (shape, _) in tensors.items()},
+        aliases=dict(aliases),
+        lost=tuple(dict.fromkeys(context.lost)),
+        notes=tuple(dict.fromkeys(context.notes)),
+    )
+
+
+def _refuse_unknown(graph: Graph, known: set[str]) -> None:
+    unknown = [node for node in graph.nodes if node.key not in known]
+    if not unknown:
+        return
+    first = unknown[0]
+    others = sorted({node.key for node in unknown} - {first.key})
+    more = f" (also not supported in this model: {', '.join(others)})" if others else ""
+    raise UnsupportedError(
+        f"{first.key} isn't supported{more}",
+        reason="op",
+        where=first.where,
+        fix="see `translator ops`; a rule of your own can add it (docs/adding-an-op.md)",
+    )
+
+
+def _plan_node(node: NodeView, context: PlanContext, function: object) -> None:
+    planned = function(node, context)  # type: ignore[operator]
+    refs = planned if isinstance(planned, tuple) else (planned,)
+    for index, (value, ref) in enumerate(zip(node.outputs, refs, strict=False)):
+        if not value:
+            continue
+        context.values[value] = ref
+        context.layouts.setdefault(ref.value, context.out_layout(node, index))
+
+
+def _output(name: str, context: PlanContext) -> str:
+    if name not in context.values:
+        raise UnsupportedError(
+            f"output {name} doesn't depend on any input", reason="data-dependent-shape", fix="leave it out of the model's outputs"
+        )
+    ref = context.values[name]
+    node = context.graph.producers().get(name) or context.graph.nodes[-1]
+    moved = context.move(ref, context.layouts[ref.value], context.assignment.outputs[name], context.shape(name), node)
+    context.layouts.setdefault(moved.value, context.assignment.outputs[name])
+    return moved.value
+
+
+def _values(context: PlanContext, outputs: tuple[tuple[str, str], ...]) -> dict[str, ValueInfo]:
+    named = [(value, ref.value) for value, ref in context.values.items()] + list(outputs)
+    return {
+        ref: ValueInfo(shape=context.shape(value), dtype=context.dtype(value), layout=context.layouts[ref])
+        for value, ref in named
+    }
+
+
+def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
+    """Every module call that computed something: the values that came in from outside, and those that went out."""
+    inside: dict[tuple[str, int, str], list[NodeView]] = {}
+    for node in graph.nodes:
+        for scope in node.origin.scopes:
+            inside.setdefault(scope, []).append(node)
+    consumers = graph.consumers()
+    calls = []
+    for (path, call, cls), nodes in inside.items():
+        own = {id(n) for n in nodes}
+        made = [v for n in nodes for v in n.outputs if v]
+        made_set = set(made)
+        read = dict.fromkeys(v for n in nodes for v in graph.runtime_inputs(n) if v not in made_set)
+        left = [v for v in made if v in graph.outputs or any(id(c) not in own for c in consumers.get(v, ()))]
+        calls.append(
+            ModuleCall(
+                path=path, call=call, cls=cls,
+                inputs=tuple(context.values[v].value for v in read),
+                outputs=tuple(context.values[v].value for v in left),
+            )
+        )  # fmt: skip
+    return calls
+
+

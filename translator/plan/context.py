@@ -1,0 +1,207 @@
+"""What a rule sees and does: read a node's inputs in the layout decided for them, and add calls to the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from translator.bindings import WeightBinding
+from translator.errors import InternalError
+from translator.graph.derive import Derived
+from translator.graph.evaluate import integers
+from translator.graph.view import Graph, NodeView
+from translator.layout.assign import Assignment
+from translator.plan.calls import Arg, Call, LayerCall, LayerSpec, OpCall, Ref
+from translator.plan.materialise import Materialiser
+from translator.plan.naming import Namer, clean
+from translator.types import Layout, Shape
+
+
+class PlanContext:
+    """Collects the calls of one plan. `values` maps every ONNX value planned so far to its value in the plan."""
+
+    def __init__(self, graph: Graph, assignment: Assignment, namer: Namer) -> None:
+        self.graph, self.assignment, self.namer = graph, assignment, namer
+        self.calls: list[Call] = []
+        self.layers: dict[str, LayerSpec] = {}
+        self.values: dict[str, Ref] = {}
+        self.layouts: dict[str, Layout] = {}
+        self.lost: list[str] = []
+        self.notes: list[str] = []
+        self.transposes = 0
+        self._calls_of: dict[str, int] = {}
+        self._zero: Ref | None = None
+        self._by_binding: dict[tuple[str, str, tuple[WeightBinding, ...]], str] = {}
+        self._moved: dict[tuple[str, Layout], Ref] = {}
+        self._materialiser = Materialiser(self)
+
+    # Reading ---------------------------------------------------------------------------------------------------
+
+    def shape(self, value: str) -> Shape:
+        """PyTorch shape of a value, None where dynamic."""
+        return self.graph.shape(value)
+
+    def rank(self, value: str) -> int:
+        return self.graph.rank(value)
+
+    def dtype(self, value: str) -> str:
+        return self.graph.dtypes.get(value, "float32")
+
+    def layout(self, node: NodeView, index: int = 0) -> Layout:
+        """The layout in which `arg(node, index)` comes."""
+        value = node.inputs[index]
+        found = self.assignment.demands[node.outputs[0]].inputs.get(value)
+        return found or Layout.identity(self.rank(value))
+
+    def out_layout(self, node: NodeView, index: int = 0) -> Layout:
+        return self.assignment.demands[node.outputs[0]].outputs[index]
+
+    def is_runtime(self, node: NodeView, index: int) -> bool:
+        return node.has(index) and self.graph.is_runtime(node.inputs[index])
+
+    def const(self, node: NodeView, index: int) -> np.ndarray | None:
+        """The constant at input `index` in PyTorch's order, or None where it is absent or not constant."""
+        return self.graph.constants.get(node.inputs[index]) if node.has(index) else None
+
+    def ints(self, node: NodeView, index: int) -> list[int] | None:
+        """Input `index` as plain integers, or None where absent. Raises UnsupportedError where it isn't known."""
+        if not node.has(index):
+            return None
+        array = self.const(node, index)
+        values = integers(array) if array is not None else [None]
+        if not all(isinstance(v, int) for v in values):
+            raise node.unsupported(f"input {index} is computed at run time", reason="data-dependent-shape")
+        return values
+
+    def param(self, node: NodeView, index: int) -> Derived | None:
+        """The parameter at input `index`, with the steps it went through, or None."""
+        return self.graph.derived.get(node.inputs[index]) if node.has(index) else None
+
+    def arg(self, node: NodeView, index: int = 0, *, like: int | None = None) -> Arg:
+        """Input `index` as an argument of a call: a value in the layout demanded, a number, or an array.
+
+        Constants and parameters are laid out for broadcasting against the node's output.
+        """
+        value = node.inputs[index]
+        if self.graph.is_runtime(value):
+            return self.move(self.values[value], self.layouts[self.values[value].value], self.layout(node, index), self.shape(value), node)
+        target = self.out_layout(node) if like is None else self.layout(node, like)
+        return self._materialiser.argument(node, value, target)
+
+    # Writing ---------------------------------------------------------------------------------------------------
+
+    def layer(
+        self,
+        node: NodeView,
+        cls: str,
+        config: Mapping[str, Any] | None = None,
+        weights: Mapping[str, Derived | np.ndarray] | None = None,
+        args: Sequence[Arg] | None = None,
+        *,
+        role: str = "",
+        main: bool = True,
+    ) -> Ref:
+        """Add a call of a layer; the same class on the same parameters is the same layer, called again.
+
+        args: input 0 by default. role: names the layer where it isn't the module's main one ("pad").
+        """
+        bindings = tuple(_binding(k, v) for k, v in (weights or {}).items())
+        key = (cls, repr(sorted((config or {}).items())), bindings)
+        name = self._by_binding.get(key) if any(b.pieces for b in bindings) else None
+        if name is None:
+            name = self.namer.name(node.origin, role or cls, main=main and not role)
+            self.layers[name] = LayerSpec(
+                name=name, cls=cls, config=dict(config or {}), bindings=bindings, origin=node.origin
+            )
+            if any(b.pieces for b in bindings):
+                self._by_binding[key] = name
+        arguments = tuple(args) if args is not None else (self.arg(node),)
+        return self._call(name, LayerCall(layer=name, args=arguments, outputs=(), origin=node.origin))
+
+    def weight_layer(
+        self,
+        node: NodeView,
+        owner: str,
+        cls: str,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Derived | np.ndarray],
+        args: Sequence[Arg],
+    ) -> Ref:
+        """Add a layer that only holds the parameter `owner`, named after it ("encoder_pos_embedding")."""
+        bindings = tuple(_binding(k, v) for k, v in weights.items())
+        name = self.namer.unique(clean(owner))
+        self.layers[name] = LayerSpec(name=name, cls=cls, config=dict(config), bindings=bindings, origin=node.origin)
+        return self._call(name, LayerCall(layer=name, args=tuple(args), outputs=(), origin=node.origin))
+
+    def zero_index(self, node: NodeView) -> Ref:
+        """An int32 zero of shape (1,), made from the model's first input so that it belongs to the graph."""
+        if self._zero is None:
+            name = self.graph.inputs[0]
+            key = (slice(None, 1), *([0] * (self.rank(name) - 1)))
+            first = self.op(node, "get_item", Ref(self.values[name].value), key, role="zero_of_input", main=False)
+            zeros = self.op(node, "zeros_like", first, role="zero", main=False)
+            self._zero = self.op(node, "cast", zeros, "int32", role="zero_index", main=False)
+        return self._zero
+
+    def op(self, node: NodeView, op: str, *args: Arg, outputs: int = 1, role: str = "", main: bool = True, **kwargs: Arg) -> Any:
+        """Add a call of `keras.ops.<op>`; gives one Ref, or a tuple of them where the op has several outputs."""
+        name = self.namer.name(node.origin, role or op, main=main and not role)
+        refs = tuple(Ref(name if i == 0 else f"{name}:{i}") for i in range(outputs))
+        self.calls.append(
+            OpCall(name=name, op=op, args=args, kwargs=kwargs, outputs=tuple(r.value for r in refs), origin=node.origin)
+        )
+        return refs[0] if outputs == 1 else refs
+
+    def _call(self, name: str, call: LayerCall) -> Ref:
+        count = self._calls_of.get(name, 0)
+        self._calls_of[name] = count + 1
+        value = name if count == 0 else f"{name}@{count}"
+        self.calls.append(LayerCall(layer=name, args=call.args, outputs=(value,), kwargs=call.kwargs, origin=call.origin))
+        return Ref(value)
+
+    def move(self, ref: Ref, have: Layout, want: Layout, shape: Shape, node: NodeView) -> Ref:
+        """The value in the layout wanted; a transpose is added (and counted, once per value) where they differ."""
+        if have == want:
+            return ref
+        if (ref.value, want) in self._moved:
+            return self._moved[ref.value, want]
+        if want.view is not None:
+            raise InternalError(f"{node.key}: a value is wanted in a flattened layout that it doesn't have")
+        result = ref
+        if have.view is not None:
+            seen = tuple(have.view[a] for a in have.axes)
+            result = self.op(node, "reshape", result, free_shape(seen), role="unflatten")
+            result = self.op(node, "transpose", result, _inverse(have.axes), role="transpose")
+            result = self.op(node, "reshape", result, free_shape(shape), role="flatten")
+        else:
+            perm = tuple(have.axes.index(a) for a in want.axes)
+            result = self.op(node, "transpose", result, perm, role="transpose")
+        self.transposes += 1
+        self._moved[ref.value, want] = result
+        return result
+
+
+def _inverse(axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(a) for a in np.argsort(axes))
+
+
+def free_shape(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """A target shape for reshape: the one dynamic dimension is -1. Raises InternalError for two of them."""
+    if sum(d is None for d in shape) > 1:
+        raise InternalError(f"a reshape to {tuple(shape)} has more than one dynamic dimension")
+    return tuple(-1 if d is None else d for d in shape)
+
+
+def _binding(variable: str, source: Derived | np.ndarray) -> WeightBinding:
+    if isinstance(source, Derived):
+        return WeightBinding(
+            variable=variable,
+            shape=source.shape,
+            pieces=source.pieces,
+            axis=source.axis,
+            steps=source.steps,
+            trainable=source.trainable,
+        )
+    return WeightBinding(variable=variable, shape=source.shape, trainable=False, constant=source)

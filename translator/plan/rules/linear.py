@@ -1,0 +1,93 @@
+"""Linear maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from translator.graph.derive import Derived
+from translator.graph.view import NodeView
+from translator.plan.calls import Ref
+from translator.plan.context import PlanContext
+from translator.plan.registry import rule
+from translator.types import Layout
+
+
+@rule("Gemm", since=7, keras="Dense")
+def gemm(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one Dense layer; a flattened channels-last input is absorbed in the order of the kernel's rows.
+
+    Shapes: x (N, in); weight (out, in) with transB=1, else (in, out); bias (out,).
+    Raises: UnsupportedError where alpha or beta isn't 1, or transA is set, or the weight is computed.
+    Source: ONNX Gemm-13; Keras 3 Dense.
+    """
+    weight = ctx.param(node, 1)
+    if weight is None or node.attr("transA", 0) or node.attr("alpha", 1.0) != 1.0 or node.attr("beta", 1.0) != 1.0:
+        return _general_gemm(node, ctx)
+    return dense(node, ctx, weight if node.attr("transB", 0) else weight.permute((1, 0)))
+
+
+@rule("translator::Linear", keras="Dense")
+def linear(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one Dense layer on the last axis. Shapes: x (…, in); weight (out, in); bias (out,). Source: torch Linear."""
+    weight = ctx.param(node, 1)
+    if weight is None:
+        raise node.unsupported("the weight is computed at run time")
+    return dense(node, ctx, weight)
+
+
+def dense(node: NodeView, ctx: PlanContext, weight: Derived) -> Ref:
+    """Dense with `weight` (out, in), and the bias at input 2 where it is a parameter."""
+    bias = ctx.param(node, 2)
+    if node.has(2) and bias is None:
+        raise node.unsupported("the bias is computed at run time")
+    weights = {"kernel": _rows(weight, ctx.layout(node))}
+    if bias is not None:
+        weights["bias"] = bias.reshape((weight.shape[0],))
+    config: dict[str, Any] = {"units": weight.shape[0], "use_bias": bias is not None}
+    return ctx.layer(node, "Dense", config, weights)
+
+
+def _rows(weight: Derived, layout: Layout) -> Derived:
+    """(out, in) → (in, out), the rows in the order in which `layout` flattens the features."""
+    if layout.view is None:
+        return weight.permute((1, 0))
+    features = [int(d or 0) for d in layout.view[1:]]
+    order = [a for a in layout.axes if a != 0]
+    return weight.reshape((weight.shape[0], *features)).permute((*order, 0)).reshape((weight.shape[1], weight.shape[0]))
+
+
+def _general_gemm(node: NodeView, ctx: PlanContext) -> Ref:
+    a, b = ctx.arg(node, 0, like=0), ctx.arg(node, 1)
+    if node.attr("transA", 0):
+        a = ctx.op(node, "transpose", a, (1, 0), role="transpose_a")
+    if node.attr("transB", 0):
+        b = ctx.op(node, "transpose", b, (1, 0), role="transpose_b")
+    y = ctx.op(node, "matmul", a, b, role="matmul")
+    if node.attr("alpha", 1.0) != 1.0:
+        y = ctx.op(node, "multiply", y, node.attr("alpha"), role="alpha")
+    if not node.has(2):
+        return y  # type: ignore[no-any-return]
+    c = ctx.arg(node, 2)
+    if node.attr("beta", 1.0) != 1.0:
+        c = ctx.op(node, "multiply", c, node.attr("beta"), role="beta")
+    return ctx.op(node, "add", y, c)  # type: ignore[no-any-return]
+
+
+@rule("MatMul", since=1, keras="keras.ops.matmul, keras.ops.einsum")
+def matmul(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a matrix product: matmul where both operands lie in PyTorch's order, else einsum over their own layouts.
+
+    Shapes: (…, M, K) and (…, K, N), leading axes broadcast. Source: ONNX MatMul-13.
+    """
+    ranks = [ctx.rank(v) for v in node.inputs]
+    a, b = ctx.arg(node, 0, like=0 if ctx.is_runtime(node, 0) else 1), ctx.arg(node, 1, like=1 if ctx.is_runtime(node, 1) else 0)
+    layouts = [ctx.layout(node, i) if ctx.is_runtime(node, i) else Layout.identity(ranks[i]) for i in (0, 1)]
+    out = ctx.out_layout(node)
+    if all(layout.is_identity for layout in (*layouts, out)):
+        return ctx.op(node, "matmul", a, b)  # type: ignore[no-any-return]
+    if ranks[0] != ranks[1] or ctx.shape(node.inputs[0])[:-2] != ctx.shape(node.inputs[1])[:-2]:
+        raise node.unsupported("operands of different rank in different layouts", reason="layout")
+    lead = "abcdefgh"[: ranks[0] - 2]
+    left, right, result = f"{lead}mk", f"{lead}kn", f"{lead}mn"
+    spelled = [("".join(s[i] for i in layout.axes)) for s, layout in zip((left, right, result), (*layouts, out), strict=True)]
+    return ctx.op(node, "einsum", f"{spelled[0]},{spelled[1]}->{spelled[2]}", a, b)  # type: ignore[no-any-return]

@@ -1,0 +1,123 @@
+"""Poolings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from translator.graph.view import NodeView
+from translator.plan.calls import Arg, Ref
+from translator.plan.context import PlanContext
+from translator.plan.padding import Pads, spatial_pads, zero_padding
+from translator.plan.registry import rule
+
+
+@rule("MaxPool", since=8, keras="MaxPooling1D/2D/3D, over −inf padding where `same` isn't the same")
+def max_pool(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one max pooling; padding is −inf, as in PyTorch.
+
+    Shapes: x (N, C, *S). Raises: UnsupportedError for dilation or returned indices.
+    Source: ONNX MaxPool-12; Keras 3 MaxPooling2D.
+    """
+    if len(node.outputs) > 1 and node.outputs[1] and ctx.graph.consumers().get(node.outputs[1]):
+        raise node.unsupported("the indices are used (MaxUnpool): Keras' pooling gives none")
+    if max(node.attr("dilations") or (1,)) > 1:
+        raise node.unsupported("dilation above 1: Keras' pooling has none")
+    kernel, strides, pads = _geometry(node, ctx)
+    config: dict[str, Any] = {"pool_size": kernel, "strides": strides, "padding": "valid"}
+    x = ctx.arg(node)
+    if _is_same(pads, kernel, strides):
+        config["padding"] = "same"
+    elif any(p for pair in pads for p in pair):
+        width = ((0, 0), *pads, (0, 0))
+        x = ctx.op(node, "pad", x, width, mode="constant", constant_values=float("-inf"), role="pad")
+    return ctx.layer(node, f"MaxPooling{len(kernel)}D", config, args=(x,))
+
+
+@rule("AveragePool", since=7, keras="AveragePooling1D/2D/3D, over ZeroPadding where padding counts")
+def average_pool(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one average pooling; what a window holds beyond the input counts only as PyTorch counts it.
+
+    Shapes: x (N, C, *S). Raises: UnsupportedError for dilation, or uneven windows over a dynamic size.
+    Source: ONNX AveragePool-19; Keras 3 AveragePooling2D.
+    """
+    if max(node.attr("dilations") or (1,)) > 1:
+        raise node.unsupported("dilation above 1: Keras' pooling has none")
+    kernel, strides, pads = _geometry(node, ctx)
+    config: dict[str, Any] = {"pool_size": kernel, "strides": strides, "padding": "valid"}
+    cls, x = f"AveragePooling{len(kernel)}D", ctx.arg(node)
+    if not any(p for pair in pads for p in pair):
+        return ctx.layer(node, cls, config, args=(x,))
+    counted = bool(node.attr("count_include_pad", 0))
+    if not counted and _is_same(pads, kernel, strides):
+        return ctx.layer(node, cls, config | {"padding": "same"}, args=(x,))
+    padded = zero_padding(node, ctx, x, pads)
+    declared = spatial_pads(node, ctx, kernel, strides, (1,) * len(kernel))
+    if counted and all(p[1] <= d[1] for p, d in zip(pads, declared, strict=True)):
+        return ctx.layer(node, cls, config, args=(padded,))
+    mean = ctx.layer(node, cls, config, args=(padded,))
+    return ctx.op(node, "multiply", mean, _correction(node, ctx, kernel, strides, pads, declared), role="count")  # type: ignore[no-any-return]
+
+
+@rule("GlobalAveragePool", since=1, keras="GlobalAveragePooling1D/2D/3D")
+def global_average_pool(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one global average pooling. Shapes: x (N, C, *S) → (N, C, 1…). Source: ONNX GlobalAveragePool-1."""
+    return _global(node, ctx, "GlobalAveragePooling")
+
+
+@rule("GlobalMaxPool", since=1, keras="GlobalMaxPooling1D/2D/3D")
+def global_max_pool(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one global max pooling. Shapes: x (N, C, *S) → (N, C, 1…). Source: ONNX GlobalMaxPool-1."""
+    return _global(node, ctx, "GlobalMaxPooling")
+
+
+def _global(node: NodeView, ctx: PlanContext, cls: str) -> Ref:
+    spatial = ctx.rank(node.inputs[0]) - 2
+    if spatial not in (1, 2, 3):
+        raise node.unsupported(f"pooling over {spatial} axes", reason="rank")
+    return ctx.layer(node, f"{cls}{spatial}D", {"keepdims": True})
+
+
+def _geometry(node: NodeView, ctx: PlanContext) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
+    """Kernel, strides, and the padding that gives exactly PyTorch's output size (its ceil_mode rule included)."""
+    kernel = tuple(node.attr("kernel_shape"))
+    if len(kernel) not in (1, 2, 3):
+        raise node.unsupported(f"pooling over {len(kernel)} axes", reason="rank")
+    strides = tuple(node.attr("strides") or (1,) * len(kernel))
+    pads = spatial_pads(node, ctx, kernel, strides, (1,) * len(kernel))
+    if not node.attr("ceil_mode", 0):
+        return kernel, strides, pads
+    sizes, outs = ctx.shape(node.inputs[0])[2:], ctx.shape(node.outputs[0])[2:]
+    if None in sizes or None in outs:
+        raise node.unsupported("ceil_mode with a dynamic size", reason="data-dependent-shape")
+    fitted: Pads = []
+    for size, out, k, s, (before, after) in zip(sizes, outs, kernel, strides, pads, strict=True):
+        needed = (int(out or 0) - 1) * s + k - int(size or 0) - before
+        fitted.append((before, max(needed, 0) if needed > after else after))
+    return kernel, strides, fitted
+
+
+def _is_same(pads: Pads, kernel: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    return max(strides) == 1 and all(p == ((k - 1) // 2, k // 2) for p, k in zip(pads, kernel, strict=True)) and max(kernel) > 1
+
+
+def _correction(
+    node: NodeView, ctx: PlanContext, kernel: tuple[int, ...], strides: tuple[int, ...], pads: Pads, declared: Pads
+) -> Arg:
+    """Window size over the number of elements that PyTorch counts, shape (1, *out, 1)."""
+    sizes = ctx.shape(node.inputs[0])[2:]
+    if None in sizes:
+        raise node.unsupported("uneven pooling windows over a dynamic size", reason="data-dependent-shape")
+    counted = bool(node.attr("count_include_pad", 0))
+    factor = np.ones((1,) * (len(kernel) + 2))
+    for axis, (size, k, s, (before, after), (_, own)) in enumerate(zip(sizes, kernel, strides, pads, declared, strict=True)):
+        weights = np.zeros(before + int(size or 0) + after)
+        weights[before : before + int(size or 0)] = 1
+        if counted:
+            weights[:before], weights[before + int(size or 0) :][:own] = 1, 1
+        counts = np.array([weights[i : i + k].sum() for i in range(0, len(weights) - k + 1, s)])
+        shape = [1] * (len(kernel) + 2)
+        shape[axis + 1] = len(counts)
+        factor = factor * (k / counts).reshape(shape)
+    return factor.astype("float32")
