@@ -37,13 +37,16 @@ class ValueClaim:
 class ModuleClaim:
     """Call number `call` of the PyTorch module `path` is computed between these Keras values.
 
-    inputs and outputs: the module's tensor arguments and results, in order, with what is known left out as None.
+    inputs and outputs: the module's tensor arguments and results, in order, with what is not known left out as None.
+    covers: earlier module calls, in order, whose own results have no twin because the Keras side computes them in one
+    with this call (a folded BatchNorm, an activation inside a Conv2D); `inputs` are then those of the first of them.
     """
 
     path: str
     call: int
     inputs: tuple[ValueClaim | None, ...]
     outputs: tuple[ValueClaim | None, ...]
+    covers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,159 @@
+"""The same two models computing in float64, without a copy of either: the weights stay the float32 numbers they are.
+
+Keras: every layer gets a dtype policy that computes in float64 on its float32 variables. PyTorch: parameters, buffers
+and tensors kept as plain attributes are widened in place (exact) and narrowed again afterwards (exact, too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import keras
+import torch
+from torch.overrides import TorchFunctionMode
+
+_WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+_WIDER |= {torch.float16: torch.float64, torch.bfloat16: torch.float64}
+_CREATION = frozenset(
+    getattr(torch, name)
+    for name in ("arange", "zeros", "ones", "full", "empty", "tensor", "linspace", "logspace", "eye", "rand", "randn")
+)
+
+
+class _Policy(keras.DTypePolicy):  # type: ignore[misc]
+    """Compute in float64; the variables keep their dtype."""
+
+    def __init__(self, variable_dtype: str) -> None:
+        super().__init__("float32")
+        self._compute_dtype, self._variable_dtype = "float64", variable_dtype
+
+
+@contextmanager
+def keras_float64(operations: Iterable[keras.Operation]) -> Iterator[None]:
+    """Let these operations (and the layers inside them) compute in float64 while the block runs."""
+    undo: list[Callable[[], None]] = []
+    floatx = keras.config.floatx()
+    with ExitStack() as stack:
+        stack.callback(lambda: [step() for step in reversed(undo)])
+        stack.callback(keras.config.set_floatx, floatx)
+        keras.config.set_floatx("float64")
+        if keras.config.backend() == "jax":
+            import jax
+
+            stack.enter_context(jax.enable_x64(new_val=True))
+        if keras.config.backend() == "tensorflow":
+            stack.enter_context(_exact_resize())
+        for operation in operations:
+            _widen(operation, undo)
+        yield
+
+
+@contextmanager
+def torch_float64(module: torch.nn.Module) -> Iterator[None]:
+    """Let `module` compute in float64 while the block runs; afterwards every tensor is bit for bit what it was."""
+    changed: list[tuple[torch.Tensor, torch.dtype]] = []
+    try:
+        for tensor in tensors_of(module):
+            if tensor.dtype in _WIDER:
+                changed.append((tensor, tensor.dtype))
+                tensor.data = tensor.data.to(_WIDER[tensor.dtype])
+        with _Float64Mode():
+            yield
+    finally:
+        for tensor, dtype in changed:
+            tensor.data = tensor.data.to(dtype)
+
+
+def tensors_of(module: torch.nn.Module) -> list[torch.Tensor]:
+    """Every tensor that the module holds, once: parameters, buffers, and plain attributes (also in lists and dicts)."""
+    found: dict[int, torch.Tensor] = {}
+    for child in module.modules():
+        for holder in (child._parameters, child._buffers, child.__dict__):
+            for value in holder.values():
+                for tensor in _tensors_in(value):
+                    found.setdefault(id(tensor), tensor)
+    return list(found.values())
+
+
+class _Float64Mode(TorchFunctionMode):
+    """`x.float()` and `x.to(torch.float32)` in a forward mean "full precision": here that is float64."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _CREATION:
+            return func(*args, **kwargs)
+        if func is torch.Tensor.float:
+            func = torch.Tensor.double
+        args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+        kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)) and value and not isinstance(value[0], torch.nn.Module):
+        for item in value:
+            yield from _tensors_in(item)
+    elif type(value) is dict:
+        for item in value.values():
+            if isinstance(item, torch.Tensor):
+                yield item
+
+
+def _widen(operation: keras.Operation, undo: list[Callable[[], None]]) -> None:
+    if isinstance(operation, keras.layers.Layer):
+        for layer in operation._flatten_layers(include_self=True, recursive=True):
+            policy = layer.dtype_policy
+            if isinstance(policy, _Policy) or not policy.compute_dtype or "float" not in policy.compute_dtype:
+                continue
+            layer.dtype_policy = _Policy(policy.variable_dtype)
+            undo.append(partial(setattr, layer, "dtype_policy", policy))
+    elif getattr(operation, "dtype", None) == "float32":  # ops.cast, ops.one_hot …
+        operation.dtype = "float64"
+        undo.append(partial(setattr, operation, "dtype", "float32"))
+
+
+@contextmanager
+def _exact_resize() -> Iterator[None]:
+    """TensorFlow resizes in float32 whatever it is given: do bilinear resizing as two matrix products instead.
+
+    The float32 run judges TensorFlow's own function.
+    """
+    from keras.src.backend import image
+
+    original = image.resize
+
+    def resize(images: Any, size: Any, **options: Any) -> Any:
+        plain = not any(options.get(k) for k in ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio"))
+        last = (options.get("data_format") or keras.config.image_data_format()) == "channels_last"
+        bilinear = options.get("interpolation", "bilinear") == "bilinear"
+        images = keras.ops.convert_to_tensor(images)
+        if not (plain and last and bilinear and keras.backend.standardize_dtype(images.dtype) == "float64"):
+            return original(images, size, **options)
+        rows = _interpolation(int(images.shape[-3]), int(size[0]))
+        columns = _interpolation(int(images.shape[-2]), int(size[1]))
+        return keras.ops.einsum("ph,qw,...hwc->...pqc", rows, columns, images)
+
+    image.resize = resize
+    try:
+        yield
+    finally:
+        image.resize = original
+
+
+def _interpolation(before: int, after: int) -> Any:
+    """The (after, before) matrix of linear interpolation at half-pixel centres, the border repeated."""
+    centres = ((torch.arange(after, dtype=torch.float64) + 0.5) * before / after - 0.5).clamp(0, before - 1)
+    low = centres.floor().long()
+    weights = torch.zeros(after, before, dtype=torch.float64)
+    index = torch.arange(after)
+    share = centres - low
+    weights[index, low] += 1 - share
+    weights[index, (low + 1).clamp(max=before - 1)] += share
+    return weights.numpy()
