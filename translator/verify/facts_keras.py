@@ -63,7 +63,8 @@ def _sizes(operation: Any) -> Ints | None:
     return tuple(spatial) if spatial and all(isinstance(n, int) for n in spatial) else None
 
 
-def _windows(op: Any, kernel: Ints, *, sizes: Ints | None, dilation: Ints, fill: float) -> Windows:
+def window_facts(op: Any, kernel: Ints, *, sizes: Ints | None, dilation: Ints, fill: float) -> Windows:
+    """How the window of a convolution or pooling layer slides."""
     stride = tuple(op.strides)
     rank, pads = len(kernel), None
     if op.padding == "valid":
@@ -96,7 +97,7 @@ def _conv(op: Any, sizes: Ints | None) -> Conv | None:
         transposed=False,
         channels=int(op.kernel.shape[-2]) * int(op.groups),
         filters=int(op.filters),
-        windows=_windows(op, kernel, sizes=sizes, dilation=dilation, fill=0.0),
+        windows=window_facts(op, kernel, sizes=sizes, dilation=dilation, fill=0.0),
         groups=int(op.groups),
         bias=presence(op.bias, 0.0),
     )
@@ -111,7 +112,7 @@ def _depthwise(op: Any, sizes: Ints | None) -> Conv | None:
         transposed=False,
         channels=channels,
         filters=channels * int(op.depth_multiplier),
-        windows=_windows(op, kernel, sizes=sizes, dilation=dilation, fill=0.0),
+        windows=window_facts(op, kernel, sizes=sizes, dilation=dilation, fill=0.0),
         groups=channels,
         bias=presence(op.bias, 0.0),
     )
@@ -202,7 +203,7 @@ def _group_norm(op: Any, _: Ints | None) -> Norm | None:
 def _pool(op: Any, sizes: Ints | None) -> Pool:
     kind, kernel = str(op.pool_mode), tuple(op.pool_size)
     fill = float("-inf") if kind == "max" else 0.0
-    return Pool(kind=kind, windows=_windows(op, kernel, sizes=sizes, dilation=(1,) * len(kernel), fill=fill))
+    return Pool(kind=kind, windows=window_facts(op, kernel, sizes=sizes, dilation=(1,) * len(kernel), fill=fill))
 
 
 @describes("MaxPool", "AveragePool")

@@ -330,16 +330,20 @@ def _softmax(m: Any, _: Ints | None) -> Activation:
     return Activation(name="log_softmax" if torch_class(m) == "LogSoftmax" else "softmax")
 
 
+_FOREIGN = frozenset({("torchvision", "StochasticDepth"), ("timm", "DropPath"), ("torchvision", "FrozenBatchNorm2d")})
+
+
+def is_foreign(module: torch.nn.Module) -> bool:
+    """Whether it is a class of torchvision or timm that stands for a layer of its own."""
+    return (type(module).__module__.split(".")[0], type(module).__name__) in _FOREIGN
+
+
 def _foreign(module: Any) -> Facts | None:
-    """Classes of torchvision and timm that stand for a layer of their own."""
-    name, package = type(module).__name__, type(module).__module__.split(".")[0]
-    if (package, name) == ("torchvision", "StochasticDepth"):
+    if not is_foreign(module):
+        return None
+    if type(module).__name__ == "StochasticDepth":
         return Dropout(kind="path", rate=float(module.p))
-    if (package, name) == ("timm", "DropPath"):
+    if type(module).__name__ == "DropPath":
         return Dropout(kind="path", rate=float(module.drop_prob or 0.0))
-    if package == "torchvision" and name == "FrozenBatchNorm2d":
-        scale, centre, size = presence(module.weight, 1.0), presence(module.bias, 0.0), int(module.weight.numel())
-        return Norm(
-            kind="batch", epsilon=float(module.eps), scale=scale, centre=centre, normalised=size, statistics=True
-        )
-    return None
+    scale, centre, size = presence(module.weight, 1.0), presence(module.bias, 0.0), int(module.weight.numel())
+    return Norm(kind="batch", epsilon=float(module.eps), scale=scale, centre=centre, normalised=size, statistics=True)

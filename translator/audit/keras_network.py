@@ -1,0 +1,260 @@
+"""A Keras model as a `Network`, read off its graph of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+
+from translator.audit.kinds import kind_and_signature
+from translator.audit.network import Network, Unit, Weight
+from translator.claims import KerasValue
+from translator.types import Shape
+from translator.verify.facts import Activation, Conv, Dense, Embedding, Facts, Ints, Pool, Presence
+from translator.verify.facts_keras import inner_activation, keras_facts, window_facts
+from translator.verify.keras_graph import KerasGraph, Step
+from translator.verify.keras_kinds import call_argument, keras_class, keras_classes, presence
+
+_JOINS = {
+    "Add": "add", "Subtract": "sub", "Multiply": "mul", "Divide": "div", "TrueDivide": "div", "Maximum": "max",
+    "Minimum": "min", "Average": "average", "Concatenate": "concat", "Stack": "concat", "Matmul": "matmul",
+    "Einsum": "matmul", "Dot": "matmul", "Tensordot": "matmul", "DotProductAttention": "attend", "Attention": "attend",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KerasNetwork:
+    """The network; the first name of each of its values; and every variable of the model by the layer that owns it.
+
+    names: value number → where the judge finds it (values inside a layer have none).
+    """
+
+    network: Network
+    graph: KerasGraph = field(repr=False)
+    names: Mapping[int, KerasValue] = field(repr=False)
+    weights: tuple[Weight, ...] = field(repr=False)
+
+
+def network_of(model: keras.Model, graph: KerasGraph, input_shapes: Sequence[Shape]) -> KerasNetwork:
+    """Read the network off the graph. input_shapes: of the model's inputs, in Keras' order of axes and of inputs."""
+    builder = _Builder(graph, concrete_shapes(graph, input_shapes))
+    for step in graph.steps:
+        builder.add(step)
+    names: dict[int, KerasValue] = {}
+    for value, number in graph.names.items():
+        names.setdefault(number, value)
+    network = Network(
+        name=model.name,
+        units=tuple(builder.units),
+        shapes=tuple(builder.shapes),
+        inputs=tuple(graph.inputs),
+        outputs=tuple(graph.outputs),
+        past=builder.past,
+    )
+    return KerasNetwork(network=network, graph=graph, names=names, weights=variables_of(model, graph))
+
+
+def variables_of(model: keras.Model, graph: KerasGraph) -> tuple[Weight, ...]:
+    """Every weight of the model once; those that no step reaches go by their own path."""
+    found: dict[int, Weight] = {}
+    for step in graph.steps:
+        for weight in weights_of(step):
+            found.setdefault(id(weight.handle), weight)
+    for variable in model.weights:
+        if id(variable) not in found:
+            found[id(variable)] = Weight(
+                slot=variable.name, name=variable.path, shape=tuple(variable.shape), trainable=variable.trainable,
+                handle=variable,
+            )  # fmt: skip
+    return tuple(found.values())
+
+
+def weights_of(step: Step) -> tuple[Weight, ...]:
+    """The weights of a step's layer, each with the name of its slot."""
+    layer = step.operation
+    return tuple(
+        Weight(
+            slot=slot_of(layer, variable), name=f"{step.path}/{slot_of(layer, variable)}", shape=tuple(variable.shape),
+            trainable=bool(variable.trainable), handle=variable,
+        )
+        for variable in getattr(layer, "weights", ())
+    )  # fmt: skip
+
+
+def slot_of(layer: keras.Operation, variable: Any) -> str:
+    """What a variable is to its layer: "kernel"; in a composite layer "query/kernel"."""
+    parts = str(variable.path).split("/")
+    inside = parts[len(parts) - 1 - parts[::-1].index(layer.name) + 1 :] if layer.name in parts else parts[-1:]
+    return "/".join(inside) or str(variable.name)
+
+
+def concrete_shapes(graph: KerasGraph, input_shapes: Sequence[Shape]) -> list[Shape]:
+    """Shapes of all values for these inputs; where Keras knew them already, at once.
+
+    A graph built for images of any size says None for H and W: then every step is asked again.
+    """
+    known: list[Shape] = [tuple(s) for s in graph.shapes]
+    for number, shape in zip(graph.inputs, input_shapes, strict=True):
+        known[number] = shape
+    if all(d is not None for shape in graph.shapes for d in shape[1:]):
+        batch = input_shapes[0][0] if input_shapes and input_shapes[0] else None
+        return [(batch, *s[1:]) if s and s[0] is None else tuple(s) for s in known]
+    for step in graph.steps:
+        fill = {t: keras.KerasTensor(known[n], dtype=graph.dtypes[n]) for t, n in step.bound.items()}
+        args, kwargs = step.node.arguments.fill_in(fill)
+        outputs = keras.tree.flatten(step.operation.compute_output_spec(*args, **kwargs))
+        for number, tensor in zip(step.outputs, outputs, strict=True):
+            known[number] = tuple(tensor.shape)
+    return known
+
+
+class _Builder:
+    """Turns steps into units, one after the other."""
+
+    def __init__(self, graph: KerasGraph, shapes: list[Shape]) -> None:
+        self.graph = graph
+        self.shapes = shapes
+        self.units: list[Unit] = []
+        self.past: dict[int, tuple[int, ...]] = {}
+        self.made_of: dict[int, tuple[Weight, ...]] = {}
+
+    def add(self, step: Step) -> None:
+        """One step: a unit, two (a layer with an activation inside), or an edge that runs past it."""
+        read = [step.bound[id(t)] for t in step.node.input_tensors]
+        data = [n for n in read if n not in self.made_of]
+        weights = weights_of(step)
+        held = tuple(w for n in dict.fromkeys(read) for w in self.made_of.get(n, ()))
+        if _free_parameter(step) or (not data and held):
+            self.made_of.update(dict.fromkeys(step.outputs, (*held, *weights)))
+            return
+        facts = facts_of(step.operation, self._sizes(step, data))
+        known = kind_and_signature(facts) if facts is not None else None
+        if keras_class(step.operation).startswith("Separable") and weights:
+            self._separable(step, data, weights)
+        elif facts is not None and known is not None:
+            self._unit(step, known[0], known[1], data, facts, (*weights, *held))
+        elif (join := self._join(step, data)) is not None:
+            self._unit(step, join, tuple(w.size for w in held), data, None, held)
+        elif weights or held:
+            sizes = tuple(w.size for w in (*weights, *held))
+            self._unit(step, "constant", sizes, data, None, (*weights, *held))
+        else:
+            self.past.update(dict.fromkeys(step.outputs, tuple(dict.fromkeys(data))))
+
+    def _join(self, step: Step, data: Sequence[int]) -> str | None:
+        kind = next((_JOINS[name] for name in keras_classes(step.operation) if name in _JOINS), None)
+        return kind if len(data) > 1 else None
+
+    def _sizes(self, step: Step, data: Sequence[int]) -> Ints | None:
+        if not data:
+            return None
+        shape = self.shapes[data[0]]
+        first = getattr(step.operation, "data_format", "channels_last") == "channels_first"
+        spatial = shape[2:] if first else shape[1:-1]
+        known = tuple(n for n in spatial if n is not None)
+        return known if spatial and len(known) == len(spatial) else None
+
+    def _virtual(self, shape: Shape) -> int:
+        self.shapes.append(shape)
+        return len(self.shapes) - 1
+
+    def _unit(
+        self,
+        step: Step,
+        kind: str,
+        signature: tuple[Any, ...],
+        data: Sequence[int],
+        facts: Facts | None,
+        weights: tuple[Weight, ...],
+    ) -> None:
+        inner = inner_activation(step.operation) if facts is not None and not isinstance(facts, Activation) else None
+        outputs = step.outputs if inner is None else (self._virtual(self.shapes[step.outputs[0]]),)
+        self._append(step, kind, signature, data, outputs, facts, weights)
+        if inner is not None:
+            known = kind_and_signature(inner)
+            self._append(step, "act", known[1] if known else (), outputs, step.outputs, inner, (), inner=inner)
+
+    def _append(
+        self,
+        step: Step,
+        kind: str,
+        signature: tuple[Any, ...],
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        facts: Facts | None,
+        weights: tuple[Weight, ...],
+        inner: Activation | None = None,
+    ) -> None:
+        text = keras_class(step.operation) if inner is None else f"activation of {keras_class(step.operation)}"
+        unit = Unit(
+            index=len(self.units), kind=kind, signature=signature, path=step.path, call=step.call, text=text,
+            inputs=tuple(inputs), outputs=tuple(outputs), facts=facts, weights=weights, operations=(step.operation,),
+            inner=inner,
+        )  # fmt: skip
+        self.units.append(unit)
+
+    def _separable(self, step: Step, data: Sequence[int], weights: tuple[Weight, ...]) -> None:
+        """A separable convolution is a depthwise one and a pointwise one."""
+        op: Any = step.operation
+        depth = next(w for w in weights if "depthwise" in w.slot)
+        point = next(w for w in weights if "pointwise" in w.slot)
+        *kernel, channels, multiplier = depth.shape
+        middle = self._virtual((*self.shapes[step.outputs[0]][:-1], channels * multiplier))
+        sizes, dilation = self._sizes(step, data), tuple(op.dilation_rate)
+        windows = window_facts(op, tuple(op.kernel_size), sizes=sizes, dilation=dilation, fill=0.0)
+        first = Conv(
+            transposed=False, channels=channels, filters=channels * multiplier, windows=windows, groups=channels,
+            bias=Presence.NONE,
+        )  # fmt: skip
+        ones = tuple(1 for _ in kernel)
+        second_windows = replace(windows, kernel=ones, stride=ones, dilation=ones, padding=tuple((0, 0) for _ in ones))
+        second = Conv(
+            transposed=False, channels=channels * multiplier, filters=int(op.filters), windows=second_windows, groups=1,
+            bias=presence(op.bias, 0.0),
+        )  # fmt: skip
+        kind, signature = kind_and_signature(first) or ("linear", ())
+        self._append(step, kind, signature, data, (middle,), first, (depth,))
+        kind, signature = kind_and_signature(second) or ("linear", ())
+        rest = tuple(w for w in weights if w not in (depth, point))
+        self._unit(step, kind, signature, (middle,), second, (point, *rest))
+
+
+def facts_of(operation: keras.Operation, sizes: Ints | None) -> Facts | None:
+    """What a step computes: Keras' own kinds, EinsumDense as a dense layer, means over axes as a global pooling."""
+    name = keras_class(operation)
+    if name == "EinsumDense":
+        return _einsum_dense(operation)
+    if name in ("Mean", "Max", "Amax"):
+        axes = call_argument(operation, "axis", 1)
+        axes = axes if isinstance(axes, tuple | list) else (axes,)
+        if None in axes or 0 in axes:
+            return None
+        return Pool(kind="average" if name == "Mean" else "max", output=(1,) * len(axes))
+    if name == "TimeDistributed":
+        return facts_of(operation.layer, sizes)
+    return keras_facts(operation, sizes)
+
+
+def _einsum_dense(op: Any) -> Dense | None:
+    """EinsumDense as a matrix: what it sums over and what it makes. None for a per-channel scale."""
+    terms = str(op.equation).replace("...", "").replace(" ", "")
+    left, output = terms.split("->")
+    given, kernel = left.split(",")
+    summed = [n for label, n in zip(kernel, op.kernel.shape, strict=True) if label in given and label not in output]
+    made = [n for label, n in zip(kernel, op.kernel.shape, strict=True) if label in output and label not in given]
+    if not summed or len(summed) + len(made) != len(kernel):
+        return None
+    channels, units = 1, 1
+    for n in summed:
+        channels *= int(n)
+    for n in made:
+        units *= int(n)
+    return Dense(channels=channels, units=units, bias=presence(op.bias, 0.0))
+
+
+def _free_parameter(step: Step) -> bool:
+    """An Embedding of one row is a parameter of its own, looked up at an index that is always 0."""
+    facts = keras_facts(step.operation)
+    return isinstance(facts, Embedding) and facts.rows == 1
