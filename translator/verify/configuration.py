@@ -23,6 +23,7 @@ from translator.verify.facts import (
     Pool,
     Recurrent,
     Resize,
+    padded,
 )
 from translator.verify.facts_keras import inner_activation, keras_facts
 from translator.verify.facts_torch import torch_class, torch_facts
@@ -146,7 +147,7 @@ def _described(operations: Sequence[keras.Operation], want: Facts | None) -> Ite
         if isinstance(facts, Padding):
             pads.append(facts)
         elif isinstance(facts, Conv | Pool) and pads:
-            yield op, _joined(facts, pads, sizes)
+            yield op, padded(facts, pads, sizes)
             pads = []
         elif facts is not None:
             yield op, facts
@@ -165,20 +166,6 @@ def _grown(sizes: Ints | None, pads: Sequence[Padding]) -> Ints | None:
     for padding in pads:
         sizes = tuple(n + sum(pair) for n, pair in zip(sizes, padding.pads, strict=False))
     return sizes
-
-
-def _joined(facts: Conv | Pool, pads: Sequence[Padding], sizes: Ints | None) -> Conv | Pool:
-    windows = facts.windows
-    if windows is None or windows.padding is None or any(len(p.pads) != len(windows.kernel) for p in pads):
-        return facts
-    padding, fill = windows.padding, windows.fill
-    for extra in pads:
-        padding = tuple((a + c, b + d) for (a, b), (c, d) in zip(padding, extra.pads, strict=True))
-        fill = extra.fill if any(n for pair in extra.pads for n in pair) else fill
-    joined = replace(windows, padding=padding, fill=fill, sizes=sizes)
-    if isinstance(facts, Conv):
-        return replace(facts, windows=joined)
-    return replace(facts, windows=joined, counts_padding=facts.kind == "average" and fill == 0.0)
 
 
 def _trainable(module: Any, op: Any) -> Findings:

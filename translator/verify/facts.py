@@ -7,7 +7,8 @@ Nothing here imports a framework.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 Ints = tuple[int, ...]
@@ -230,3 +231,18 @@ def same_padding(n: int, extent: int, stride: int) -> tuple[int, int]:
 def clip(low: float, high: float) -> Activation:
     """`min(max(x, low), high)`: ReLU6, Hardtanh and clip are this one function."""
     return Activation(name="clip", settings=(("max", float(high)), ("min", float(low))))
+
+
+def padded(facts: Conv | Pool, pads: Sequence[Padding], sizes: Ints | None) -> Conv | Pool:
+    """The convolution or pooling together with the paddings in front of it. sizes: of what is padded."""
+    windows = facts.windows
+    if windows is None or windows.padding is None or any(len(p.pads) != len(windows.kernel) for p in pads):
+        return facts
+    padding, fill = windows.padding, windows.fill
+    for extra in pads:
+        padding = tuple((a + c, b + d) for (a, b), (c, d) in zip(padding, extra.pads, strict=True))
+        fill = extra.fill if any(n for pair in extra.pads for n in pair) else fill
+    joined = replace(windows, padding=padding, fill=fill, sizes=sizes)
+    if isinstance(facts, Conv):
+        return replace(facts, windows=joined)
+    return replace(facts, windows=joined, counts_padding=facts.kind == "average" and fill == 0.0)

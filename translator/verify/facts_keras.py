@@ -43,11 +43,14 @@ def keras_facts(operation: keras.Operation, sizes: Ints | None = None) -> Facts 
     return None
 
 
+_WITH_ACTIVATION = frozenset(
+    {"BaseConv", "BaseDepthwiseConv", "BaseSeparableConv", "BaseConvTranspose", "Dense", "EinsumDense"}
+)
+
+
 def inner_activation(operation: keras.Operation) -> Activation | None:
     """The activation that a weighted layer computes after its own work, None where there is none."""
-    if "Activation" in keras_classes(operation) or not hasattr(operation, "activation"):
-        return None
-    if isinstance(keras_facts(operation), Recurrent):
+    if not _WITH_ACTIVATION.intersection(keras_classes(operation)) or operation.activation is None:
         return None
     found = activation_of(operation.activation)
     return None if found.name == "linear" else found

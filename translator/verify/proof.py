@@ -36,11 +36,13 @@ from translator.verify.weights import LoadState, constant_names, merged_sums, ra
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """What is judged. load_state: sets the Keras model's weights from PyTorch tensors by state-dict name, a black box
-    of the engine's; None where there is none, and the proof runs on the models' own weights."""
+    of the engine's; None where there is none, and the proof runs on the models' own weights. graph: of the Keras model,
+    where the claims speak of one that was recorded or split; None for the model's own."""
 
     keras_model: keras.Model
     claims: Claims
     load_state: LoadState | None = None
+    graph: KerasGraph | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def prove(
 
 
 def _prepare(module: nn.Module, subject: Subject, options: ProofOptions) -> Proof:
-    graph = graph_of(subject.keras_model)
+    graph = subject.graph or graph_of(subject.keras_model)
     index = index_claims(subject.claims, graph)
     modules = dict(module.named_modules())
     alone = [k for k in index.twins if k[0] in modules and next(modules[k[0]].children(), None) is None]
