@@ -8,18 +8,11 @@ came first, triton is hidden, and PyTorch does without. See docs/decisions/0010-
 
 from __future__ import annotations
 
-import ctypes
 import importlib.machinery
-import importlib.util
-import json
-import logging
 import os
 import sys
-import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 
 _NATIVE = "triton._C.libtriton"
@@ -62,6 +55,9 @@ def keras_backend() -> str:
         return str(sys.modules["keras"].config.backend())
     if "KERAS_BACKEND" in os.environ:
         return os.environ["KERAS_BACKEND"]
+    import json
+    from pathlib import Path
+
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
         return str(json.loads((home / "keras.json").read_text()).get("backend", "tensorflow"))
@@ -80,6 +76,10 @@ def _load_triton_library() -> bool:
 
     Its LLVM registers its options as it is loaded; the later `import triton` finds it in memory.
     """
+    import ctypes
+    import importlib.util
+    from pathlib import Path
+
     spec = importlib.util.find_spec("triton")
     if spec is None or spec.origin is None:
         return False
@@ -126,6 +126,8 @@ class _BeforeTensorFlow:
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
     """Keep what C++ writes to descriptor 2 off the screen (no setting does), and show it if the block fails."""
+    import tempfile
+
     with tempfile.TemporaryFile() as held:
         sys.stderr.flush()
         screen = os.dup(2)
@@ -144,6 +146,9 @@ def _stderr_held_back() -> Iterator[None]:
 
 def _silence() -> None:
     """Warnings that tell a user of the command line nothing: deprecations inside libraries, a GPU that isn't there."""
+    import logging
+    import warnings
+
     for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning, ResourceWarning):
         warnings.simplefilter("ignore", category)
     warnings.filterwarnings(

@@ -90,6 +90,33 @@ def owner(spec: Spec) -> ModuleType:
     return sys.modules[_module_name(Path(spec.left)) if spec.is_python_file else spec.left]
 
 
+def make(spec: Spec, framework: str) -> Any:
+    """The model that `spec` names: what a factory returns, or the object itself where it is a model already.
+
+    framework: "nn.Module" or "keras.Model" or both, for messages. What comes back may still be anything.
+    """
+    found = load_object(spec, f"factory or {framework}")
+    if not inspect.isclass(found) and (hasattr(found, "parameters") or hasattr(found, "weights")):
+        if spec.arguments:
+            raise InputError(f"{spec.text}: `{spec.right}` is a model already, it takes no arguments")
+        return found
+    if not callable(found):
+        raise InputError(
+            f"{spec.text}: `{spec.right}` is {a(found)}, not a factory",
+            fix=f"name a function that returns the model, a class of {framework}, or a model",
+        )
+    return call_factory(spec, found)
+
+
+def a(value: Any) -> str:
+    """What a value is, for messages: "None", "a dict with the keys …", "an int"."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    text = f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    return f"{text} with the keys {', '.join(map(str, list(value)[:8]))}" if isinstance(value, Mapping) else text
+
+
 def call_factory(spec: Spec, factory: Callable[..., Any]) -> Any:
     """Call the factory with the arguments of the spec. Raises InputError: wrong arguments, or the factory raised."""
     try:

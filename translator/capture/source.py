@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from translator import runtime
 from translator.capture import examples, libraries
 from translator.capture.checkpoint import load_into, read_checkpoint
+from translator.config import SourceRequest
 from translator.errors import InputError, UnsupportedError
-from translator.user_code import SOURCE_FORMS, Spec, call_factory, load_object, owner, parse_spec, users_code
+from translator.user_code import SOURCE_FORMS, Spec, a, make, owner, parse_spec, users_code
 
 if TYPE_CHECKING:
     from torch import nn
 
-_LIBRARIES = {
+LIBRARIES = {
     "torchvision": libraries.build_torchvision,
     "timm": libraries.build_timm,
     "hf": libraries.build_transformers,
@@ -54,42 +55,54 @@ def load_source(
     seed: of the initial weights and of random inputs; no global generator is touched.
     Raises InputError or UnsupportedError, with the user's own line where code of theirs raised.
     """
+    request = SourceRequest(
+        spec=spec,
+        weights=None if weights is None else Path(weights),
+        input_shapes=tuple(tuple(shape) for shape in input_shapes or ()),
+        input_dtypes=tuple(input_dtypes),
+        seed=seed,
+    )
+    return load(request)
+
+
+def load(request: SourceRequest) -> LoadedSource:
+    """`load_source` for a request."""
     runtime.prepare()
-    parsed = parse_spec(spec)
-    _refuse_files(parsed)
-    with _seeded(seed):
-        module, notes = _module_of(_build(parsed), parsed)
-    example = find_examples(module, parsed, input_shapes, input_dtypes, seed=seed)
-    if weights is not None:
-        checkpoint = read_checkpoint(weights)
+    spec = parse_spec(request.spec)
+    _refuse_files(spec)
+    with _seeded(request.seed):
+        made = _build(spec)
+    return ready(made, spec, request)
+
+
+def ready(made: Any, spec: Spec, request: SourceRequest) -> LoadedSource:
+    """The second half of `load`, for what a factory returned."""
+    module, notes = _module_of(made, spec)
+    example = find_examples(module, spec, request)
+    if request.weights is not None:
+        checkpoint = read_checkpoint(request.weights)
         notes += [*checkpoint.notes, *load_into(module, checkpoint)]
     notes += _widened(module)
-    check_finite(module, str(weights or spec))
+    check_finite(module, str(request.weights or spec.text))
     return LoadedSource(
         module=module,
         example_inputs=example.args,
         example_kwargs=example.kwargs,
-        name=_model_name(parsed),
-        spec=spec,
+        name=_model_name(spec),
+        spec=spec.text,
         notes=(*notes, *example.notes),
     )
 
 
-def find_examples(
-    module: nn.Module,
-    spec: Spec,
-    input_shapes: Sequence[Sequence[int]] | None,
-    input_dtypes: Sequence[str],
-    *,
-    seed: int,
-) -> examples.Examples:
+def find_examples(module: nn.Module, spec: Spec, request: SourceRequest) -> examples.Examples:
     """Example inputs that the model was run with: of the shapes given, else what it or its Python module offers, else
     of the size that its library names.
     """
-    if input_shapes:
-        return examples.from_shapes(module, input_shapes, input_dtypes, seed=seed)
+    seed = request.seed
+    if request.input_shapes:
+        return examples.from_shapes(module, request.input_shapes, request.input_dtypes, seed=seed)
     offer = getattr(module, "example_inputs", None)
-    if offer is None and spec.left not in _LIBRARIES:
+    if offer is None and spec.left not in LIBRARIES:
         offer = getattr(owner(spec), "example_inputs", None)
     if offer is not None:
         with users_code(f"{spec.text}: example_inputs() raised"), _seeded(seed):
@@ -142,7 +155,7 @@ def check_finite(module: nn.Module, where: str) -> None:
 def _refuse_files(spec: Spec) -> None:
     """Say at once what can't be a source: files of a kind that isn't supported, missing files, bare names."""
     path = Path(spec.left)
-    if spec.right or spec.is_python_file or spec.left in _LIBRARIES:
+    if spec.right or spec.is_python_file or spec.left in LIBRARIES:
         return
     if path.suffix in (".pt2", ".onnx"):
         if not path.is_file():
@@ -161,21 +174,9 @@ def _refuse_files(spec: Spec) -> None:
 
 
 def _build(spec: Spec) -> Any:
-    if spec.left in _LIBRARIES:
-        return _LIBRARIES[spec.left](spec)
-    from torch import nn
-
-    found = load_object(spec, "factory or nn.Module")
-    if isinstance(found, nn.Module):
-        if spec.arguments:
-            raise InputError(f"{spec.text}: `{spec.right}` is a model already, it takes no arguments")
-        return found
-    if not callable(found):
-        raise InputError(
-            f"{spec.text}: `{spec.right}` is a {type(found).__name__}, not a factory",
-            fix="name a function that returns the model, an nn.Module class, or a model",
-        )
-    return call_factory(spec, found)
+    if spec.left in LIBRARIES:
+        return LIBRARIES[spec.left](spec)
+    return make(spec, "nn.Module")
 
 
 def _module_of(made: Any, spec: Spec) -> tuple[nn.Module, list[str]]:
@@ -194,8 +195,7 @@ def _module_of(made: Any, spec: Spec) -> tuple[nn.Module, list[str]]:
             fix="return the nn.Module that was scripted or traced",
         )
     if not isinstance(made, nn.Module):
-        what = f"a {type(made).__name__}" + (f" with the keys {list(made)[:8]}" if isinstance(made, Mapping) else "")
-        raise InputError(f"{spec.text}: returned {what}, not an nn.Module", fix="return the model itself")
+        raise InputError(f"{spec.text}: returned {a(made)}, not an nn.Module", fix="return the model itself")
     if any(p.device.type == "meta" for p in made.parameters() if not _lazy(p)):
         raise InputError(f"{spec.text}: its weights are on the meta device, without values", fix="build it on the CPU")
     return made.cpu().eval(), notes

@@ -1,0 +1,45 @@
+"""`translator convert`: a PyTorch model becomes a native Keras file, together with its proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from translator.commands import options
+from translator.config import ConvertRequest, EngineName
+
+
+@click.command(epilog=options.examples(
+    "translator convert torchvision:resnet50 -o resnet50.keras",
+    "translator convert models/cifar_resnet.py:resnet --weights resnet.ckpt -o resnet.keras --report proof.html",
+    "translator convert my.package:build?num_classes=10 --input-shape 2,3,32,32 -o net.keras",
+))  # fmt: skip
+@click.argument("source")
+@click.option("-o", "--output", type=options.FILE, required=True, metavar="OUT.keras", help="The Keras file to write.")
+@options.source_options
+@click.option("--engine", type=click.Choice(["native", "onnx2keras"]), default="native", show_default=True)
+@click.option("--fold", is_flag=True, help="Fold each BatchNorm into the convolution before it.")
+@options.report_options
+@click.option("--keep-failed", is_flag=True, help="Keep an output whose proof failed.")
+@options.runs
+def convert(
+    source: str, output: Path, engine: EngineName, *, report: Path | None, layers: bool, quiet: bool, **rest: Any
+) -> int:
+    """Translate SOURCE into a Keras file and prove that it is the same function.
+
+    SOURCE: torchvision:NAME, timm:NAME, hf:FOLDER, file.py:factory or package.module:factory, with the factory's
+    arguments as ?name=value&other=value. Beside OUT.keras stands OUT.weightmap.json, which says what tensor went where.
+    The files appear only if the proof holds.
+    """
+    options.check_suffix(output, (".keras",))
+    options.check_report(report)
+    request = ConvertRequest(
+        source=options.source_request(source, rest), output=output, engine=engine, report=report, **rest
+    )
+    with options.progress(quiet=quiet) as on_progress:
+        from translator.pipeline import convert_file
+
+        proof = convert_file(request, on_progress=on_progress)
+    return options.show(proof, layers=layers, quiet=quiet)
