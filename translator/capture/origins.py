@@ -29,7 +29,7 @@ def annotate(model: ir.Model, program: Any) -> None:
         name = match.group(1) if match else ""
         fx = nodes.get(name)
         if name not in origins:
-            origins[name] = _origin(name, fx.meta if fx is not None else {})
+            origins[name] = origin_of(name, fx.meta if fx is not None else {})
         node.meta["origin"] = origins[name]
         if fx is not None and node.op_type == "Constant":
             exact = _exact(node, _floats((fx.args, fx.kwargs)))
@@ -37,7 +37,8 @@ def annotate(model: ir.Model, program: Any) -> None:
                 node.meta["exact"] = exact
 
 
-def _origin(name: str, meta: Mapping[str, Any]) -> Origin:
+def origin_of(name: str, meta: Mapping[str, Any]) -> Origin:
+    """The origin of a node of an ExportedProgram, from its metadata."""
     scopes: list[tuple[str, int, str]] = []
     for key, (path, cls) in meta.get("nn_module_stack", {}).items():
         if key.startswith("_empty"):

@@ -100,7 +100,9 @@ def _to_onnx(program: Any) -> Any:
             return torch.onnx.export(program, dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise UnsupportedError(
-            f"the ONNX exporter refuses the model: {_cause(error)}", reason="export", fix="see the exporter's message above"
+            f"the ONNX exporter refuses the model: {_cause(error)}",
+            reason="export",
+            fix="see the exporter's message above",
         ) from error
 
 

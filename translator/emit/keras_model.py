@@ -168,5 +168,3 @@ def _input_dtype(dtype: str) -> str:
 
 def _one(items: list[Any]) -> Any:
     return items[0] if len(items) == 1 else items
-
-

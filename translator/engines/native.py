@@ -47,6 +47,7 @@ def translate(
         claims=claims_of(plan, emitted),
         load_state=partial(_load, plan, emitted),
         plan=plan,
+        bindings=tuple((emitted.paths[n], b) for n, b in bound(plan) if b.constant is None),
         timing=timing,
         lost=plan.lost,
         notes=(*captured.notes, *plan.notes),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from translator.bindings import WeightBinding
 from translator.claims import Claims
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 class EngineResult:
     """model: the Keras model, weights set. load_state: sets its weights from PyTorch tensors by name, where possible.
 
-    plan: the native engine's; None for another engine. timing: seconds by stage. notes: for the report.
+    plan, bindings (by the layer's path): the native engine's; None and empty for another engine. timing: seconds by stage. notes: for the report.
     """
 
     model: keras.Model
     claims: Claims
     load_state: Callable[[Mapping[str, np.ndarray]], None] | None
     plan: Plan | None = None
+    bindings: tuple[tuple[str, WeightBinding], ...] = ()
     transposes: int = 0
     timing: Mapping[str, float] = field(default_factory=dict)
     lost: tuple[str, ...] = ()

@@ -177,7 +177,11 @@ class Builder:
             dims = integers(self.constants[view.inputs[1]])
             if name not in self.shapes or _vague(self.shapes[name]):
                 self.shapes[name] = _resolve(dims, self.shapes[view.inputs[0]])
-        elif view.op == "Expand" and view.inputs[1] in self.constants and (name not in self.shapes or _vague(self.shapes[name])):
+        elif (
+            view.op == "Expand"
+            and view.inputs[1] in self.constants
+            and (name not in self.shapes or _vague(self.shapes[name]))
+        ):
             self.shapes[name] = _broadcast(self.shapes[view.inputs[0]], tuple(integers(self.constants[view.inputs[1]])))
 
 

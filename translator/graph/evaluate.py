@@ -119,7 +119,9 @@ for _name, _unary in _UNARY.items():
 @evaluator("Div")
 def _div(a: Any, b: Any) -> Any:
     if a.dtype == object or b.dtype == object:
-        return np.vectorize(lambda x, y: x // y if isinstance(x, int) and isinstance(y, int) else _exact_div(x, y), otypes=[object])(a, b)
+        return np.vectorize(
+            lambda x, y: x // y if isinstance(x, int) and isinstance(y, int) else _exact_div(x, y), otypes=[object]
+        )(a, b)
     if np.issubdtype(a.dtype, np.integer):
         return (np.sign(a) * np.sign(b)) * (np.abs(a) // np.abs(b))
     return a / b
@@ -314,5 +316,11 @@ def _reduce(numeric: Any) -> Evaluator:
     return function
 
 
-for _name, _numeric in {"ReduceSum": np.sum, "ReduceProd": np.prod, "ReduceMax": np.max, "ReduceMin": np.min, "ReduceMean": np.mean}.items():
+for _name, _numeric in {
+    "ReduceSum": np.sum,
+    "ReduceProd": np.prod,
+    "ReduceMax": np.max,
+    "ReduceMin": np.min,
+    "ReduceMean": np.mean,
+}.items():
     EVALUATORS[_name] = _reduce(_numeric)

@@ -38,7 +38,9 @@ def fuse_linear(graph: Graph) -> Graph:
         add = _bias_add(node, graph, consumers)
         last = add or node
         inputs = (node.inputs[0], weight) + ((_bias(add, node),) if add else ())
-        nodes.append(replace(node, op="Linear", domain="translator", inputs=inputs, outputs=last.outputs, attributes={}))
+        nodes.append(
+            replace(node, op="Linear", domain="translator", inputs=inputs, outputs=last.outputs, attributes={})
+        )
         done.update(add.outputs if add else ())
     return replace(graph, nodes=tuple(nodes), derived=derived)
 

@@ -167,7 +167,20 @@ def _absorbed(value: str, graph: Graph) -> bool:
     return bool(readers)
 
 
-@kind("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare", "ArgMax", "ArgMin")
+@kind(
+    "Squeeze",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSumExp",
+    "ReduceSumSquare",
+    "ArgMax",
+    "ArgMin",
+)
 def _drop(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     value = node.inputs[0]
     layout = have[value] if have[value].view is None else Layout.identity(graph.rank(value))

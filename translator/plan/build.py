@@ -75,7 +75,9 @@ def _plan_node(node: NodeView, context: PlanContext, function: object) -> None:
 def _output(name: str, context: PlanContext) -> str:
     if name not in context.values:
         raise UnsupportedError(
-            f"output {name} doesn't depend on any input", reason="data-dependent-shape", fix="leave it out of the model's outputs"
+            f"output {name} doesn't depend on any input",
+            reason="data-dependent-shape",
+            fix="leave it out of the model's outputs",
         )
     ref = context.values[name]
     node = context.graph.producers().get(name) or context.graph.nodes[-1]
@@ -114,5 +116,3 @@ def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
             )
         )  # fmt: skip
     return calls
-
-

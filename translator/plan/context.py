@@ -86,7 +86,13 @@ class PlanContext:
         """
         value = node.inputs[index]
         if self.graph.is_runtime(value):
-            return self.move(self.values[value], self.layouts[self.values[value].value], self.layout(node, index), self.shape(value), node)
+            return self.move(
+                self.values[value],
+                self.layouts[self.values[value].value],
+                self.layout(node, index),
+                self.shape(value),
+                node,
+            )
         target = self.out_layout(node) if like is None else self.layout(node, like)
         return self._materialiser.argument(node, value, target)
 
@@ -145,7 +151,9 @@ class PlanContext:
             self._zero = self.op(node, "cast", zeros, "int32", role="zero_index", main=False)
         return self._zero
 
-    def op(self, node: NodeView, op: str, *args: Arg, outputs: int = 1, role: str = "", main: bool = True, **kwargs: Arg) -> Any:
+    def op(
+        self, node: NodeView, op: str, *args: Arg, outputs: int = 1, role: str = "", main: bool = True, **kwargs: Arg
+    ) -> Any:
         """Add a call of `keras.ops.<op>`; gives one Ref, or a tuple of them where the op has several outputs."""
         name = self.namer.name(node.origin, role or op, main=main and not role)
         refs = tuple(Ref(name if i == 0 else f"{name}:{i}") for i in range(outputs))
@@ -158,7 +166,9 @@ class PlanContext:
         count = self._calls_of.get(name, 0)
         self._calls_of[name] = count + 1
         value = name if count == 0 else f"{name}@{count}"
-        self.calls.append(LayerCall(layer=name, args=call.args, outputs=(value,), kwargs=call.kwargs, origin=call.origin))
+        self.calls.append(
+            LayerCall(layer=name, args=call.args, outputs=(value,), kwargs=call.kwargs, origin=call.origin)
+        )
         return Ref(value)
 
     def move(self, ref: Ref, have: Layout, want: Layout, shape: Shape, node: NodeView) -> Ref:

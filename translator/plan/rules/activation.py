@@ -9,7 +9,15 @@ from translator.plan.calls import Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
 
-_LAYERS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "Softsign": "softsign", "Mish": "mish", "Selu": "selu"}
+_LAYERS = {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Mish": "mish",
+    "Selu": "selu",
+}
 
 
 @rule("Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", since=1, keras="Activation")

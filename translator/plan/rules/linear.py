@@ -80,7 +80,10 @@ def matmul(node: NodeView, ctx: PlanContext) -> Ref:
     Shapes: (…, M, K) and (…, K, N), leading axes broadcast. Source: ONNX MatMul-13.
     """
     ranks = [ctx.rank(v) for v in node.inputs]
-    a, b = ctx.arg(node, 0, like=0 if ctx.is_runtime(node, 0) else 1), ctx.arg(node, 1, like=1 if ctx.is_runtime(node, 1) else 0)
+    a, b = (
+        ctx.arg(node, 0, like=0 if ctx.is_runtime(node, 0) else 1),
+        ctx.arg(node, 1, like=1 if ctx.is_runtime(node, 1) else 0),
+    )
     layouts = [ctx.layout(node, i) if ctx.is_runtime(node, i) else Layout.identity(ranks[i]) for i in (0, 1)]
     out = ctx.out_layout(node)
     if all(layout.is_identity for layout in (*layouts, out)):
@@ -89,5 +92,7 @@ def matmul(node: NodeView, ctx: PlanContext) -> Ref:
         raise node.unsupported("operands of different rank in different layouts", reason="layout")
     lead = "abcdefgh"[: ranks[0] - 2]
     left, right, result = f"{lead}mk", f"{lead}kn", f"{lead}mn"
-    spelled = [("".join(s[i] for i in layout.axes)) for s, layout in zip((left, right, result), (*layouts, out), strict=True)]
+    spelled = [
+        ("".join(s[i] for i in layout.axes)) for s, layout in zip((left, right, result), (*layouts, out), strict=True)
+    ]
     return ctx.op(node, "einsum", f"{spelled[0]},{spelled[1]}->{spelled[2]}", a, b)  # type: ignore[no-any-return]

@@ -99,7 +99,11 @@ def _geometry(node: NodeView, ctx: PlanContext) -> tuple[tuple[int, ...], tuple[
 
 
 def _is_same(pads: Pads, kernel: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    return max(strides) == 1 and all(p == ((k - 1) // 2, k // 2) for p, k in zip(pads, kernel, strict=True)) and max(kernel) > 1
+    return (
+        max(strides) == 1
+        and all(p == ((k - 1) // 2, k // 2) for p, k in zip(pads, kernel, strict=True))
+        and max(kernel) > 1
+    )
 
 
 def _correction(
@@ -111,7 +115,9 @@ def _correction(
         raise node.unsupported("uneven pooling windows over a dynamic size", reason="data-dependent-shape")
     counted = bool(node.attr("count_include_pad", 0))
     factor = np.ones((1,) * (len(kernel) + 2))
-    for axis, (size, k, s, (before, after), (_, own)) in enumerate(zip(sizes, kernel, strides, pads, declared, strict=True)):
+    for axis, (size, k, s, (before, after), (_, own)) in enumerate(
+        zip(sizes, kernel, strides, pads, declared, strict=True)
+    ):
         weights = np.zeros(before + int(size or 0) + after)
         weights[before : before + int(size or 0)] = 1
         if counted:

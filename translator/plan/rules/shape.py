@@ -22,11 +22,19 @@ def reshape(node: NodeView, ctx: PlanContext) -> Ref:
     target = layout.keras_shape(ctx.shape(node.outputs[0]))
     source = ctx.layout(node).keras_shape(ctx.shape(node.inputs[0]))
     x = ctx.arg(node)
-    if source == target and sum(d is None for d in target) <= 1 and ctx.graph.shapes[node.inputs[0]] == ctx.graph.shapes[node.outputs[0]]:
+    if (
+        source == target
+        and sum(d is None for d in target) <= 1
+        and ctx.graph.shapes[node.inputs[0]] == ctx.graph.shapes[node.outputs[0]]
+    ):
         return x  # type: ignore[no-any-return]
     if sum(d is None for d in target) > 1:
         raise node.unsupported(f"a reshape to {target} with several dynamic sizes", reason="data-dependent-shape")
-    batch_kept = source[0] is None and target[0] is None and ctx.graph.shapes[node.inputs[0]][0] == ctx.graph.shapes[node.outputs[0]][0]
+    batch_kept = (
+        source[0] is None
+        and target[0] is None
+        and ctx.graph.shapes[node.inputs[0]][0] == ctx.graph.shapes[node.outputs[0]][0]
+    )
     if batch_kept and len(target) == 2:
         return ctx.layer(node, "Flatten", args=(x,))
     if batch_kept:

@@ -1,0 +1,177 @@
+"""The engine "onnx2keras": that package on the ONNX that PyTorch's exporter writes by default, as its users run it.
+
+What it gives is judged like anything else. Its layers bear the names of ONNX values, which the exporter takes from
+PyTorch's graph: that is all the claims are made of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from translator.capture.origins import origin_of
+from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
+from translator.engines.result import EngineResult
+from translator.engines.state import state_of
+from translator.errors import InputError, UnsupportedError
+from translator.types import Layout
+
+
+def translate(
+    module: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    name: str = "",
+    dynamo: bool = True,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> EngineResult:
+    """Convert with onnx2keras. Raises UnsupportedError with that package's own words where it can't."""
+    if example_kwargs:
+        raise InputError("the engine onnx2keras takes positional inputs only", fix="use --engine native")
+    timing: dict[str, float] = {}
+    on_stage("capture")
+    start = time.perf_counter()
+    program, model = _export(module, example_inputs, dynamo)
+    timing["capture"] = time.perf_counter() - start
+    on_stage("emit")
+    start = time.perf_counter()
+    keras_model = _convert(model)
+    timing["emit"] = time.perf_counter() - start
+    names = {op.name for op in keras_model.operations}
+    claims = _claims(module, model, program, keras_model, names)
+    return EngineResult(
+        model=keras_model,
+        claims=claims,
+        load_state=None,
+        timing=timing,
+        notes=("converted by onnx2keras from the ONNX that torch.onnx.export writes with its default options",),
+    )
+
+
+def _export(module: nn.Module, args: tuple[Any, ...], dynamo: bool) -> tuple[Any, Any]:
+    """The exporter's program (None without dynamo) and the ONNX protobuf."""
+    import onnx
+
+    module.eval()
+    try:
+        with _silence():
+            if dynamo:
+                program = torch.onnx.export(module, args, dynamo=True, verbose=False)
+                if program is None:
+                    raise UnsupportedError("the ONNX exporter gave no model", reason="export")
+                return program, program.model_proto
+            buffer = io.BytesIO()
+            torch.onnx.export(module, args, buffer, dynamo=False)
+            return None, onnx.load_model_from_string(buffer.getvalue())
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise UnsupportedError(f"the ONNX exporter refuses the model: {first}", reason="export") from error
+
+
+def _convert(model: Any) -> Any:
+    from onnx2keras import onnx_to_keras
+
+    initializers = {i.name for i in model.graph.initializer}
+    inputs = [i.name for i in model.graph.input if i.name not in initializers]
+    try:
+        with _silence():
+            return onnx_to_keras(model, inputs, verbose=False, change_ordering=True)
+    except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, RuntimeError) as error:
+        raise UnsupportedError(
+            f"onnx2keras {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}",
+            fix="use --engine native",
+        ) from error
+
+
+def _claims(module: nn.Module, model: Any, program: Any, keras_model: Any, names: set[str]) -> Claims:
+    ranks = {op.name: len(op.output.shape) for op in keras_model.operations if not isinstance(op.output, list | tuple)}
+
+    def value(name: str) -> ValueClaim | None:
+        if name not in names:
+            return None
+        return ValueClaim(keras=KerasValue(operation=name), layout=Layout.channels_last(ranks.get(name, 2)))
+
+    initializers = {i.name for i in model.graph.initializer}
+    inputs = [v for i in model.graph.input if i.name not in initializers and (v := value(i.name)) is not None]
+    outputs = [v for o in model.graph.output if (v := value(o.name)) is not None]
+    return Claims(
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        modules=tuple(_modules(program, value)) if program is not None else (),
+        parameters=tuple(_parameters(module, model, keras_model, program)),
+    )
+
+
+def _modules(program: Any, value: Callable[[str], ValueClaim | None]) -> Iterator[ModuleClaim]:
+    """A claim for every module call whose result is still a value of the Keras model."""
+    nodes = [n for n in program.exported_program.graph.nodes if n.op == "call_function"]
+    inside: dict[tuple[str, int], list[Any]] = {}
+    for node in nodes:
+        for path, call, _ in origin_of(node.name, node.meta).scopes:
+            inside.setdefault((path, call), []).append(node)
+    for (path, call), members in inside.items():
+        own = set(members)
+        left = [n.name for n in members if any(user not in own for user in n.users)]
+        claimed = tuple(v for v in map(value, left) if v is not None)
+        if claimed:
+            yield ModuleClaim(path=path, call=call, inputs=(), outputs=claimed)
+
+
+def _parameters(module: nn.Module, model: Any, keras_model: Any, program: Any) -> Iterator[ParameterClaim]:
+    """Which tensors a layer's variables were made from: by the ONNX initializers' names, and by what was folded in."""
+    state = state_of(module)
+    read = {node.output[0]: [i for i in node.input if i in state] for node in model.graph.node}
+    folded = _folded(program, module)
+    for layer in keras_model.layers:
+        names, norm = read.get(layer.name, []), folded.get(layer.name)
+        for variable in layer.weights:
+            got = np.asarray(variable.numpy() if hasattr(variable, "numpy") else variable)
+            same = next((n for n in names if _equal(state[n], got)), None)
+            if same is not None and norm is None:
+                yield ParameterClaim(layer=layer.name, variable=variable.name, tensors=(same,), how="same")
+                continue
+            own = [n for n in names if state[n].size == got.size]
+            parts = ("weight", "running_var") if len(got.shape) > 1 else ("bias", "running_mean")
+            own += [f"{norm}.{part}" for part in parts if norm is not None and f"{norm}.{part}" in state]
+            yield ParameterClaim(layer=layer.name, variable=variable.name, tensors=tuple(own), how="computed")
+
+
+def _folded(program: Any, module: nn.Module) -> dict[str, str]:
+    """The BatchNorm module whose result each ONNX value is: where a Conv gives it, the exporter folded the BatchNorm."""
+    if program is None:
+        return {}
+    norms = {name for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    nodes = [n for n in program.exported_program.graph.nodes if n.op == "call_function"]
+    owners = {n.name: origin_of(n.name, n.meta).module for n in nodes}
+    return {value: owner for value, owner in owners.items() if owner in norms}
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.size == b.size and bool(np.array_equal(np.sort(a, axis=None), np.sort(b, axis=None)))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Both packages talk a lot; errors still come as exceptions."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
