@@ -1,0 +1,256 @@
+"""Train the CIFAR ResNet in PyTorch and write its checkpoint, `torch.save(model.state_dict(), "resnet.ckpt")`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from translator.data.dataset import Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+EXAMPLES = """\b
+Examples:
+  python scripts/train_cifar.py
+      scikit-learn's digits, 12 epochs: minutes on two cores
+  python scripts/train_cifar.py --data cifar-10-batches-py
+      CIFAR-10 from a local folder, 80 epochs
+  python scripts/train_cifar.py --resume
+      go on where a run was cut off; with a larger --epochs, go on learning
+  translator convert models/cifar_resnet.py:resnet --weights resnet.ckpt -o resnet.keras
+      what the checkpoint is for
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a run learns from and how: the same for the run and for whatever resumes it."""
+
+    data: str
+    blocks: str
+    batch_size: int
+    lr: float
+    lr_step: int
+    seed: int
+
+    def learning_rate(self, epoch: int) -> float:
+        """Divided by 3 every `lr_step` epochs."""
+        return self.lr / 3 ** (epoch // self.lr_step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """The settings that suit a data set."""
+
+    epochs: int
+    lr_step: int
+
+
+CIFAR = Usual(epochs=80, lr_step=20)
+DIGITS = Usual(epochs=12, lr_step=3)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """A network in training; `epoch` epochs are done."""
+
+    recipe: Recipe
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+
+
+def start(recipe: Recipe, classes: int) -> Run:
+    """The network with its first weights, and Adam."""
+    import torch
+
+    from models.cifar_resnet import resnet
+
+    torch.manual_seed(recipe.seed)
+    model = resnet(recipe.blocks, num_classes=classes)
+    return Run(recipe=recipe, model=model, optimizer=torch.optim.Adam(model.parameters(), lr=recipe.lr))
+
+
+def to_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, H, W, C) uint8 → (N, C, H, W) float32 in [0, 1], and labels (N,) int64."""
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255, torch.from_numpy(labels)
+
+
+def train_epoch(run: Run, data: Dataset, epochs: int, progress: Progress) -> float:
+    """One pass over the training images; the mean loss."""
+    from torch.nn.functional import cross_entropy
+
+    from translator.data.batches import epoch_batches
+
+    recipe, total = run.recipe, 0.0
+    steps = -(-len(data.train_x) // recipe.batch_size)
+    for group in run.optimizer.param_groups:
+        group["lr"] = recipe.learning_rate(run.epoch)
+    task = progress.add_task(f"epoch {run.epoch + 1}/{epochs}", total=steps, loss=float("nan"))
+    run.model.train()
+    batches = epoch_batches(data, batch_size=recipe.batch_size, seed=recipe.seed, epoch=run.epoch)
+    for step, batch in enumerate(batches, start=1):
+        images, labels = to_tensors(*batch)
+        loss = cross_entropy(run.model(images), labels)
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+        total += loss.item() * len(labels)
+        progress.update(task, advance=1, loss=loss.item())
+        if step % 100 == 0:
+            progress.console.print(f"epoch {run.epoch + 1}/{epochs}  step {step}/{steps}  loss {loss.item():.4f}")
+    progress.remove_task(task)
+    run.epoch += 1
+    return total / len(data.train_x)
+
+
+def count_right(model: nn.Module, data: Dataset) -> int:
+    """How many of the test images the network names rightly."""
+    import torch
+
+    model.eval()
+    right = 0
+    with torch.no_grad():
+        for first in range(0, len(data.test_x), 500):
+            images, labels = to_tensors(data.test_x[first : first + 500], data.test_y[first : first + 500])
+            right += int((model(images).argmax(dim=1) == labels).sum())
+    return right
+
+
+def state_path(output: Path) -> Path:
+    """What a run is resumed from, beside its checkpoint."""
+    return output.with_name(output.name + ".state")
+
+
+def save(run: Run, output: Path) -> None:
+    """The checkpoint, and all that a later run needs to go on from here; a kill leaves each whole, old or new."""
+    import torch
+
+    from translator.files import Outputs
+
+    weights, state = run.model.state_dict(), state_path(output)
+    with Outputs([state, output], force=True) as files:
+        done = {"model": weights, "optimizer": run.optimizer.state_dict(), "epoch": run.epoch}
+        torch.save({"recipe": asdict(run.recipe), **done}, files.path(state))
+        torch.save(weights, files.path(output))
+        files.commit()
+
+
+def resume(run: Run, output: Path) -> None:
+    """Go on from the last whole epoch, if there is one. Raises UsageError where it had another recipe."""
+    state = read_state(state_path(output))
+    if state is None:
+        return
+    want, got = asdict(run.recipe), state["recipe"]
+    other = [f"--{name.replace('_', '-')} {got[name]}, now {want[name]}" for name in want if got[name] != want[name]]
+    if other:
+        raise click.UsageError(f"--resume: the run of {output} had {'; '.join(other)}")
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.epoch = state["epoch"]
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """The state that a run left, tensors and numbers only; None where there is none."""
+    import pickle
+
+    import torch
+
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise click.UsageError(f"--resume: {path} is no state of a run: {error}") from error
+
+
+def load_data(folder: Path | None) -> Dataset:
+    """CIFAR-10 from that folder, or the digits."""
+    from translator.data.cifar import load_cifar10
+    from translator.data.digits import load_digits_32
+
+    return load_digits_32() if folder is None else load_cifar10(folder)
+
+
+def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console) -> None:
+    """Train up to `epochs` epochs, saving after each one."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        while run.epoch < epochs:
+            rate = run.recipe.learning_rate(run.epoch)
+            loss = train_epoch(run, data, epochs, progress)
+            save(run, output)
+            right = count_right(run.model, data)
+            console.print(
+                f"epoch {run.epoch}/{epochs}  loss {loss:.4f}  lr {rate:.2g}"
+                f"  test accuracy {right / len(data.test_x):.2%}"
+            )
+
+
+@click.command(help=__doc__, epilog=EXAMPLES)
+@click.option(
+    "--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of CIFAR-10's python batches. [default: scikit-learn's digits, 3x32x32]",
+)  # fmt: skip
+@click.option("--blocks", default="2,2,2", show_default=True, help="Residual blocks in each stage.")
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: 80; 12 for the digits]")
+@click.option("--batch-size", type=click.IntRange(min=2), default=100, show_default=True)
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, help="Adam's rate.")
+@click.option(
+    "--lr-step", type=click.IntRange(min=1), help="Epochs until a third of it. [default: 20; 3 for the digits]"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and batches.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("resnet.ckpt"), show_default=True
+)
+@click.option("--resume", "go_on", is_flag=True, help="Go on from the last whole epoch of a run with this output.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+def main(
+    folder: Path | None, blocks: str, epochs: int | None, batch_size: int, lr: float, lr_step: int | None,
+    seed: int, output: Path, go_on: bool, force: bool,
+) -> None:  # fmt: skip
+    from translator.errors import InputError
+
+    if output.exists() and not (go_on or force):
+        raise click.UsageError(f"{output} exists: give --resume to go on with it or --force to replace it")
+    usual = DIGITS if folder is None else CIFAR
+    recipe = Recipe(
+        data="digits" if folder is None else str(folder.resolve()),
+        blocks=blocks,
+        batch_size=batch_size,
+        lr=lr,
+        lr_step=lr_step or usual.lr_step,
+        seed=seed,
+    )
+    console = Console(highlight=False)
+    try:
+        data = load_data(folder)
+        run = start(recipe, len(data.classes))
+        if go_on:
+            resume(run, output)
+        train(run, data, epochs or usual.epochs, output, console)
+    except (InputError, OSError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    right = count_right(run.model, data)
+    console.print(f"test accuracy {right / len(data.test_x):.2%} ({right} of {len(data.test_x)} images) → {output}")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
