@@ -85,7 +85,8 @@ def axis_start(balance: Balance) -> int:
 def waterfall(balance: Balance, width: int) -> str:
     """The balance from PyTorch's total down to Keras'. The axis starts near the totals, or no gap could be seen."""
     bars = steps(balance)
-    left, most = axis_start(balance), max(bar.stop for bar in bars)
+    left = axis_start(balance)
+    most = max(left + 1, *(bar.stop for bar in bars))
     columns = (width - 24) // 8
     labels = [textwrap.shorten(bar.label, columns - len(bar.amount) - 2, placeholder=" …") for bar in bars]
     row, bottom = 44, 34

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,10 @@ class Drawing:
     def text(self, description: str, data: Mapping[str, str] | None = None) -> str:
         """The figure as an `<svg>` element that says in words what it shows."""
         target = io.StringIO()
-        self.figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+        with warnings.catch_warnings():
+            # Letters that matplotlib's own font lacks: the reader's browser draws them.
+            warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+            self.figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
         attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in (data or {}).items())
         head = (
             f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img"'

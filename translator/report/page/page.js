@@ -4,7 +4,7 @@
   if (!table) return;
   const body = table.tBodies[0];
   const rows = [...body.rows];
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const texts = rows.map((row) => [...row.cells].map((cell) => cell.textContent).join("\n").toLowerCase());
   const count = new Intl.NumberFormat("en-US");
 
   // Search and filters: a row stays when it has every word and the filter's tag.
