@@ -117,14 +117,14 @@ def convert(
     return _convert(loaded, engine, seed, progress, fold=fold, proof=proof)
 
 
-def convert_file(request: ConvertRequest, progress: Progress | None = None) -> Report:
+def convert_file(request: ConvertRequest, *, on_progress: Progress | None = None) -> Report:
     """`translator convert`: the model, its weight map and its report in files that appear whole or not at all."""
     from translator.capture.source import load_source
     from translator.plan import weightmap
     from translator.verify.artifact import ArtifactWorker
 
     runtime.prepare()
-    progress = progress or _silent
+    progress = on_progress or _silent
     outputs = [request.output]
     if request.engine == "native":
         outputs.append(weightmap.beside(request.output))
@@ -288,9 +288,9 @@ def _size(variable: Any) -> int:
 def _weightmap(loaded: Any, result: EngineResult) -> Weightmap | None:
     if result.plan is None:
         return None
-    from translator.plan.weightmap import Weightmap
-
     import torch
+
+    from translator.plan.weightmap import Weightmap
 
     tensors = [
         t
@@ -361,10 +361,11 @@ def _write(
     progress("loading it in a fresh process")
     artifact = judge_file(
         temporary,
-        conversion.module,
-        conversion.example_inputs,
-        conversion.claims,
-        example_kwargs=conversion.example_kwargs,
+        module=conversion.module,
+        model=conversion.model,
+        claims=conversion.claims,
+        args=conversion.example_inputs,
+        kwargs=conversion.example_kwargs,
         worker=worker,
         shown_as=str(path),
     )

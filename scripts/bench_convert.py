@@ -1,0 +1,236 @@
+#!/usr/bin/env python
+"""Time conversions and what they give, side by side in one run, as a Markdown table and JSON.
+
+    scripts/bench_convert.py                       the four networks of the table, three rounds
+    scripts/bench_convert.py --models resnet50 --rounds 5 --output out/bench
+
+For every network: our capture, plan, emit and proof, and onnx2keras after both of PyTorch's exporters, each in a process
+of its own (seconds, and the peak of its memory), rounds interleaved so that a slow moment hits all alike. Then the
+latency of ResNet-50 at batch 1 and 8: ours, keras.applications', onnx2keras' and PyTorch's. Ratios are of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("cifar", "resnet18", "resnet50", "resnet152")
+TOOLS = ("ours", "onnx2keras, dynamo=False", "onnx2keras, dynamo=True")
+BATCHES = (1, 8)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each, the median is reported")
+    parser.add_argument("--output", type=Path, default=ROOT / "out" / "bench_convert", help="without suffix")
+    parser.add_argument("--no-latency", action="store_true", help="leave the latency out")
+    parser.add_argument("--worker", nargs=2, metavar=("TOOL", "MODEL"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        tool, model = options.worker
+        print("RESULT " + json.dumps(latency() if tool == "latency" else convert(tool, model)))
+        return 0
+    results: dict[str, Any] = {}
+    for model in options.models:
+        rows: dict[str, list[dict[str, float]]] = {tool: [] for tool in TOOLS}
+        for number in range(options.rounds):
+            for tool in TOOLS:
+                print(f"{model}: {tool}, round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+                rows[tool].append(_run(tool, model))
+        results[model] = {tool: _medians(found) for tool, found in rows.items()}
+    measured = {} if options.no_latency else _run("latency", "resnet50")
+    report = {"conversion": results, "latency": measured}
+    table = markdown(report)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    options.output.with_suffix(".md").write_text(table)
+    print(table)
+    return 0
+
+
+def _run(tool: str, model: str) -> dict[str, Any]:
+    """One measurement in a fresh process."""
+    command = [sys.executable, __file__, "--worker", tool, model]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
+    if line is None:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return {"failed": last[:200]}
+    return json.loads(line.removeprefix("RESULT "))  # type: ignore[no-any-return]
+
+
+def _medians(found: list[dict[str, Any]]) -> dict[str, Any]:
+    if any("failed" in row for row in found):
+        return next(row for row in found if "failed" in row)
+    return {key: statistics.median(row[key] for row in found) for key in found[0]}
+
+
+def network(name: str) -> tuple[Any, tuple[int, ...]]:
+    """The PyTorch network in eval mode and its input shape with the batch."""
+    if name == "cifar":
+        sys.path.insert(0, str(ROOT))
+        from models.cifar_resnet import resnet
+
+        return resnet().eval(), (2, 3, 32, 32)
+    import torchvision
+
+    return getattr(torchvision.models, name)().eval(), (2, 3, 224, 224)
+
+
+def convert(tool: str, model: str) -> dict[str, float]:
+    """Seconds of each stage, and the process's peak memory in MB after conversion and after all.
+
+    Both tools first convert a tiny network: what is paid once in a process (imports, tables) isn't what is compared.
+    """
+    from translator import runtime
+
+    runtime.prepare(quiet=True)
+    import keras  # noqa: F401
+    import torch
+
+    run = _ours if tool == "ours" else _onnx2keras(dynamo=tool.endswith("True"))
+    tiny = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+    run(tiny, torch.randn(2, 3, 8, 8), proof=False)
+    module, shape = network(model)
+    return run(module, torch.randn(*shape), proof=True)
+
+
+def _ours(module: Any, x: Any, *, proof: bool) -> dict[str, float]:
+    from translator.engines import native
+    from translator.verify.proof import ProofOptions, Subject, prove
+
+    result = native.translate(module, (x,))
+    seconds = dict(result.timing) | {"memory": _peak()}
+    if proof:
+        start = time.perf_counter()
+        subject = Subject(keras_model=result.model, claims=result.claims, load_state=result.load_state)
+        report = prove(module, (x,), subject, ProofOptions())
+        seconds |= {"proof": time.perf_counter() - start, "memory with proof": _peak()}
+        if report.exit_status:
+            raise SystemExit(f"not proven: {report.first_wrong}")
+    convert_only = seconds["capture"] + seconds["plan"] + seconds["emit"]
+    return seconds | {"convert": convert_only}
+
+
+def _onnx2keras(*, dynamo: bool) -> Callable[..., dict[str, float]]:
+    def run(module: Any, x: Any, *, proof: bool) -> dict[str, float]:
+        del proof
+        from translator.engines import onnx2keras
+
+        result = onnx2keras.translate(module, (x,), dynamo=dynamo)
+        seconds = dict(result.timing)
+        return seconds | {"memory": _peak(), "convert": sum(result.timing.values())}
+
+    return run
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def latency() -> dict[str, Any]:
+    """Milliseconds of one forward pass of ResNet-50 (median of interleaved rounds) by batch and by model."""
+    from translator import runtime
+
+    runtime.prepare(quiet=True)
+    import keras
+    import tensorflow
+    import torch
+
+    from translator.engines import native, onnx2keras
+
+    module, shape = network("resnet50")
+    x = torch.randn(*shape)
+    models = {
+        "ours": native.translate(module, (x,)).model,
+        "keras.applications": keras.applications.ResNet50(weights=None, classifier_activation=None),
+        "onnx2keras": onnx2keras.translate(module, (x[:1],)).model,
+    }
+    table: dict[str, Any] = {}
+    for batch in BATCHES:
+        images = torch.randn(batch, *shape[1:])
+        channels_last = tensorflow.constant(images.permute(0, 2, 3, 1).numpy())
+        calls = {name: _compiled(model, channels_last, tensorflow) for name, model in models.items()}
+        calls["torch, eager"] = lambda images=images: _torch_call(module, images)
+        table[str(batch)] = _interleaved(calls)
+    return table
+
+
+def _compiled(model: Any, x: Any, tensorflow: Any) -> Callable[[], Any]:
+    function = tensorflow.function(lambda value: model(value, training=False))
+    try:
+        function(x)
+    except (ValueError, tensorflow.errors.OpError) as error:
+        reason = str(error).splitlines()[0][:120]
+        return lambda: reason
+    return lambda: function(x).numpy()
+
+
+def _torch_call(module: Any, x: Any) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return module(x)
+
+
+def _interleaved(calls: dict[str, Callable[[], Any]], rounds: int = 25) -> dict[str, float | str]:
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    failed = {name: found for name, call in calls.items() if isinstance(found := call(), str)}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            if name not in failed:
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    return {name: failed.get(name) or statistics.median(times[name]) * 1000 for name in calls}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Both tables, times in seconds and milliseconds, with the ratios that the claims are made of."""
+    lines = [
+        "| network | tool | export | plan | build | **convert** | ratio | proof | peak MB | with proof |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for model, tools in report["conversion"].items():
+        ours = tools["ours"].get("convert")
+        for tool, row in tools.items():
+            if "failed" in row:
+                lines.append(f"| {model} | {tool} | failed: {row['failed']} |||||||")
+                continue
+            ratio = f"{ours / row['convert']:.2f}" if ours and tool != "ours" else ""
+            cells = [_number(row.get(key)) for key in ("capture", "plan", "emit", "convert")]
+            memory = [_number(row.get(key), 0) for key in ("memory", "memory with proof")]
+            lines.append(
+                f"| {model} | {tool} | {' | '.join(cells)} | {ratio} | {_number(row.get('proof'))} | {' | '.join(memory)} |"
+            )
+    lines += ["", "Seconds, medians. ratio: our conversion's time over that tool's.", ""]
+    if report["latency"]:
+        lines += [
+            "| ResNet-50, ms | " + " | ".join(next(iter(report["latency"].values()))) + " | ours / applications |"
+        ]
+        lines += ["|---|" + "---:|" * (len(next(iter(report["latency"].values()))) + 1)]
+        for batch, row in report["latency"].items():
+            cells = [value if isinstance(value, str) else f"{value:.1f}" for value in row.values()]
+            ratio = row["ours"] / row["keras.applications"]
+            lines.append(f"| batch {batch} | {' | '.join(cells)} | {ratio:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

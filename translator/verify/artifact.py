@@ -1,0 +1,183 @@
+"""The written file, judged: a fresh process without PyTorch and without us loads it and computes the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import keras
+import numpy as np
+import torch
+from torch import nn
+
+from translator import runtime
+from translator.claims import Claims
+from translator.verdict import Artifact
+from translator.verify import fresh_process
+from translator.verify.compare import lay_out, relative
+from translator.verify.torch_record import tensors_in
+
+LIMIT_SAME = 1e-5
+"""Relative error that passes between the model in this process and the reloaded one, in float32 on one backend."""
+
+
+class ArtifactWorker:
+    """A process that imports Keras while the proof runs here, then judges files. Use as a context manager."""
+
+    def __init__(self, backend: str | None = None) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        environment |= {"KERAS_BACKEND": backend or runtime.keras_backend(), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        program = Path(fresh_process.__file__)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-W", "ignore", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=environment,
+            text=True,
+        )
+        self._ready = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._process.terminate()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._stderr.close()
+
+    def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """One job, one answer; {"error": …} where the process died."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            return {"error": "the process has no pipes"}
+        try:
+            if not self._ready:
+                self._ready = stdout.readline() == "ready\n"
+            stdin.write(json.dumps(job) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except OSError:
+            line = ""
+        return json.loads(line) if line else {"error": self._last_words()}  # type: ignore[no-any-return]
+
+    def _last_words(self) -> str:
+        status = self._process.wait(timeout=30)
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return f"the process ended with status {status}: {lines[-1] if lines else 'no message'}"
+
+
+def judge_file(
+    path: Path,
+    *,
+    module: nn.Module,
+    model: keras.Model,
+    claims: Claims,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    worker: ArtifactWorker | None = None,
+    shown_as: str = "",
+) -> Artifact:
+    """Judge the file at `path`, which was saved from `model`, against both models.
+
+    `reloaded` holds only if the file loads with safe mode on, every weight is there bit for bit, and its outputs are
+    those of `model`; `max_rel` is their distance from PyTorch's, in float32. shown_as: the path in the report.
+    """
+    with contextlib.ExitStack() as stack:
+        worker = worker or stack.enter_context(ArtifactWorker())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="translator-")))
+        names = [c.keras.operation for c in claims.inputs]
+        inputs = [
+            lay_out(t, c.layout, ()) for t, c in zip(tensors_in((args, kwargs or {})), claims.inputs, strict=False)
+        ]
+        order = _order(model, names)
+        job = {"model": str(path), "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "names": order}
+        np.savez(folder / "in.npz", **dict(zip(names, inputs, strict=False)))
+        answer = worker.ask(job)
+        error, max_rel = str(answer.get("error", "")), None
+        if not error:
+            with np.load(folder / "out.npz") as stored:
+                got = [stored[f"arr_{i}"] for i in range(len(stored.files))]
+            by_name = dict(zip(names, inputs, strict=False))
+            error = _same_model(model, answer, got, [by_name[n] for n in order])
+            max_rel = _against_torch(module, claims, args, dict(kwargs or {}), got)
+    counts = (
+        {k: int(answer[k]) for k in ("lambda_layers", "custom_layers", "transposes")}
+        if "weights" in answer
+        else fresh_process.count(model)
+    )
+    return Artifact(
+        path=shown_as or str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        size=path.stat().st_size,
+        reloaded=not error,
+        max_rel=max_rel,
+        error=error,
+        **counts,
+    )
+
+
+def _order(model: keras.Model, names: Sequence[str]) -> list[str]:
+    """The names of the model's inputs in the model's own order."""
+    own = [t._keras_history.operation.name for t in model.inputs]
+    return own if set(own) == set(names) else list(names)
+
+
+def _same_model(model: keras.Model, answer: Mapping[str, Any], got: list[np.ndarray], inputs: list[np.ndarray]) -> str:
+    """What differs between the reloaded model and the one in this process; "" for nothing."""
+    mine = [fresh_process.digest(w, keras) for w in model.weights]
+    wrong = sum(a != b for a, b in zip(mine, answer["weights"], strict=False)) + abs(len(mine) - len(answer["weights"]))
+    if wrong:
+        return f"{wrong} of {len(mine)} weights are others after loading"
+    results = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
+    want = [keras.ops.convert_to_numpy(y) for y in results]
+    if [a.shape for a in got] != [b.shape for b in want]:
+        return f"outputs of shapes {[a.shape for a in got]}, not {[b.shape for b in want]}"
+    worst = max((_distance(a, b) for a, b in zip(got, want, strict=True)), default=np.inf)
+    return "" if worst <= LIMIT_SAME else f"computes something else after loading (relative {worst:.1e})"
+
+
+def _against_torch(
+    module: nn.Module, claims: Claims, args: tuple[Any, ...], kwargs: dict[str, Any], got: list[np.ndarray]
+) -> float | None:
+    training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            results = tensors_in(module(*args, **kwargs))
+    finally:
+        module.train(training)
+    pairs = [(lay_out(t, c.layout, ()), y) for t, c, y in zip(results, claims.outputs, got, strict=False)]
+    distances = [_distance(y, want) for want, y in pairs if y.shape == want.shape]
+    return max(distances, default=None)
+
+
+def _distance(got: np.ndarray, want: np.ndarray) -> float:
+    if got.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(got, want) else float("inf")
+    same = np.isfinite(want) & np.isfinite(got)
+    if not np.array_equal(got[~same], want[~same], equal_nan=True):
+        return float("inf")
+    return relative(got[same].astype(np.float64), want[same].astype(np.float64))

@@ -1,0 +1,96 @@
+"""Run as a program: load Keras files in a process where neither PyTorch nor this package can be imported.
+
+One job per line of standard input, one answer per line of standard output, both JSON. It imports nothing of ours, so
+that a file which needs us can't hide it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+BLOCKED = ("torch", "torchvision", "translator", "timm", "onnx", "onnx2keras")
+
+
+class Blocker(MetaPathFinder):
+    """Refuses the packages that a translated file must not need."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Raise for a blocked package, leave every other to the next finder."""
+        if name.partition(".")[0] in self._names:
+            raise ImportError(f"{name} is blocked here: a translated file must load without it")
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    blocked = tuple(name for name in BLOCKED if not (backend == "torch" and name == "torch"))
+    sys.meta_path.insert(0, Blocker(blocked))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the frameworks print must not look like an answer
+    import keras
+
+    answers.write("ready\n")
+    answers.flush()
+    for line in sys.stdin:
+        try:
+            answer = judge(json.loads(line), keras)
+        except Exception as error:  # noqa: BLE001 whatever goes wrong here is the finding, and is told
+            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:
+    """Load job["model"] with safe mode on, feed it job["inputs"] (.npz by input name), save job["outputs"] (.npz)."""
+    import numpy as np
+
+    model = keras.saving.load_model(job["model"], compile=False, safe_mode=True)
+    with np.load(job["inputs"]) as stored:
+        inputs = [stored[name] for name in job["names"]]
+    results = model(inputs if len(inputs) > 1 else inputs[0], training=False)
+    arrays = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(results)]
+    np.savez(job["outputs"], *arrays)
+    return {"weights": [digest(w, keras) for w in model.weights], **count(model)}
+
+
+def digest(variable: Any, keras: Any) -> str:
+    """A hash of one variable's bits."""
+    return hashlib.sha256(keras.ops.convert_to_numpy(variable).tobytes()).hexdigest()
+
+
+def count(model: Any) -> dict[str, int]:
+    """Lambda layers, custom layers (any class that isn't Keras' own) and transposes, nested models included."""
+    found = {"lambda_layers": 0, "custom_layers": 0, "transposes": 0}
+    for operation in every_operation(model):
+        kind = type(operation)
+        found["lambda_layers"] += kind.__name__ == "Lambda"
+        found["custom_layers"] += kind.__module__.partition(".")[0] != "keras"
+        found["transposes"] += kind.__name__ in ("Permute", "Transpose")
+    return found
+
+
+def every_operation(model: Any) -> Iterator[Any]:
+    """Every layer and operation, depth first, each once."""
+    seen: set[int] = set()
+    stack = [model]
+    while stack:
+        here = stack.pop()
+        if id(here) in seen:
+            continue
+        seen.add(id(here))
+        if here is not model:
+            yield here
+        stack += getattr(here, "operations", None) or getattr(here, "layers", None) or []
+
+
+if __name__ == "__main__":
+    main()
