@@ -43,11 +43,10 @@ def load_keras(spec: str, *, seed: int | None = None) -> LoadedKeras:
     parsed = parse_spec(spec)
     if not parsed.right and not parsed.is_python_file:
         return checked(_load_file(Path(spec), spec), parsed, Path(spec).stem)
-    if seed is not None:
-        import keras
+    import keras
 
-        keras.utils.set_random_seed(seed)
-    return checked(make(parsed, "keras.Model"), parsed, parsed.right.rpartition(".")[2])
+    start = (lambda: keras.utils.set_random_seed(seed)) if seed is not None else (lambda: None)
+    return checked(make(parsed, "keras.Model", seed=start), parsed, parsed.right.rpartition(".")[2])
 
 
 def _load_file(path: Path, text: str) -> Any:

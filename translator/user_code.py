@@ -7,6 +7,7 @@ Nothing here imports a framework.
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import hashlib
 import importlib
@@ -90,21 +91,25 @@ def owner(spec: Spec) -> ModuleType:
     return sys.modules[_module_name(Path(spec.left)) if spec.is_python_file else spec.left]
 
 
-def make(spec: Spec, framework: str) -> Any:
-    """The model that `spec` names: what a factory returns, or the object itself where it is a model already.
+def make(spec: Spec, framework: str, *, seed: Callable[[], object] = lambda: None) -> Any:
+    """The model that `spec` names: what a factory returns, or a copy of the object where it is a model already.
 
     framework: "nn.Module" or "keras.Model" or both, for messages. What comes back may still be anything.
+    seed: called before the import and again before the factory, whose random numbers shall not depend on whether the
+    file was imported before.
     """
+    seed()
     found = load_object(spec, f"factory or {framework}")
     if not inspect.isclass(found) and (hasattr(found, "parameters") or hasattr(found, "weights")):
         if spec.arguments:
             raise InputError(f"{spec.text}: `{spec.right}` is a model already, it takes no arguments")
-        return found
+        return copy.deepcopy(found) if hasattr(found, "parameters") else found
     if not callable(found):
         raise InputError(
             f"{spec.text}: `{spec.right}` is {a(found)}, not a factory",
             fix=f"name a function that returns the model, a class of {framework}, or a model",
         )
+    seed()
     return call_factory(spec, found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ def load_into(module: nn.Module, checkpoint: Checkpoint) -> tuple[str, ...]:
     tensors, notes = match_names(checkpoint.tensors, own)
     tensors, filled = _fill(tensors, own)
     faults = _faults(tensors, own)
-    if faults and _renames_itself(module, tensors):
-        return (*notes, "the model's own code renamed keys of an older version of the file")
+    if tensors.keys() - own.keys() and _takes_older(module, tensors):
+        return (*notes, "the model's own loading code took the names of an older version")
     if faults:
         what = f"{checkpoint.path}: does not fit the model"
         raise CheckpointError(
@@ -184,7 +185,9 @@ def _read_torch(path: Path, *, is_zip: bool) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the file's pickle protocol: it is read, or refused below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except _BROKEN as error:
         needed = _code_needed(path, error) if is_zip or "weights_only" in str(error) else []
         if not needed:
@@ -337,8 +340,8 @@ def _listing(title: str, rows: list[str]) -> list[str]:
     return [f"  {len(rows)} {title}:", *(f"    {row}" for row in rows[:_SHOWN]), *more]
 
 
-def _renames_itself(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the module's own loading hooks make the names fit; some models rename keys of their older versions."""
+def _takes_older(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the module's own loading hooks make all names fit: some rename those of older versions."""
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except (RuntimeError, KeyError, TypeError):

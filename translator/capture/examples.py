@@ -77,11 +77,11 @@ def random_inputs(
     return tuple(draw(shape, name) for shape, name in zip(shapes, dtypes, strict=True))
 
 
-def from_offer(module: nn.Module, offer: Any, text: str) -> Examples:
+def from_offer(module: nn.Module, offer: Any, text: str, *, widen: bool = False) -> Examples:
     """What `example_inputs()` returned: a tensor, a tuple of arguments, a dict of keywords, or (tuple, dict).
 
     A batch of 1 becomes 2, as in `from_shapes`; the second example is the first one rolled along its last axis, so
-    that token numbers stay in range.
+    that token numbers stay in range. widen: half-precision inputs become float32.
     """
     import torch
 
@@ -99,6 +99,9 @@ def from_offer(module: nn.Module, offer: Any, text: str) -> Examples:
                 f"{text}: example_inputs() returned {_kind(offer)}",
                 fix="return a tensor, a tuple of tensors, a dict of keyword arguments, or (tuple, dict)",
             )
+    if widen:
+        kwargs = {name: _widened(value) for name, value in found.kwargs.items()}
+        found = Examples(args=tuple(map(_widened, found.args)), kwargs=kwargs)
     wide = Examples(
         args=tuple(_doubled(a) for a in found.args), kwargs={k: _doubled(v) for k, v in found.kwargs.items()}
     )
@@ -107,6 +110,13 @@ def from_offer(module: nn.Module, offer: Any, text: str) -> Examples:
         return Examples(args=wide.args, kwargs=wide.kwargs, notes=_batch_notes(before, after))
     check_runs(module, found.args, found.kwargs)
     return found
+
+
+def _widened(value: Any) -> Any:
+    import torch
+
+    half = isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if half else value
 
 
 def _doubled(value: Any) -> Any:

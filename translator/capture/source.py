@@ -24,6 +24,7 @@ LIBRARIES = {
     "hf": libraries.build_transformers,
 }
 _NAMED = 10
+_HALF = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +72,18 @@ def load(request: SourceRequest) -> LoadedSource:
     spec = parse_spec(request.spec)
     _refuse_files(spec)
     with _seeded(request.seed):
-        made = _build(spec)
+        made = _build(spec, request.seed)
     return ready(made, spec, request)
 
 
 def ready(made: Any, spec: Spec, request: SourceRequest) -> LoadedSource:
     """The second half of `load`, for what a factory returned."""
     module, notes = _module_of(made, spec)
-    example = find_examples(module, spec, request)
+    widened = _widened(module)
+    example = find_examples(module, spec, request, widen=bool(widened))
     if request.weights is not None:
         checkpoint = read_checkpoint(request.weights)
         notes += [*checkpoint.notes, *load_into(module, checkpoint)]
-    notes += _widened(module)
     check_finite(module, str(request.weights or spec.text))
     return LoadedSource(
         module=module,
@@ -90,24 +91,25 @@ def ready(made: Any, spec: Spec, request: SourceRequest) -> LoadedSource:
         example_kwargs=example.kwargs,
         name=_model_name(spec),
         spec=spec.text,
-        notes=(*notes, *example.notes),
+        notes=(*notes, *widened, *example.notes),
     )
 
 
-def find_examples(module: nn.Module, spec: Spec, request: SourceRequest) -> examples.Examples:
+def find_examples(module: nn.Module, spec: Spec, request: SourceRequest, *, widen: bool = False) -> examples.Examples:
     """Example inputs that the model was run with: of the shapes given, else what it or its Python module offers, else
-    of the size that its library names.
+    of the size that its library names. widen: half-precision ones become float32.
     """
     seed = request.seed
     if request.input_shapes:
-        return examples.from_shapes(module, request.input_shapes, request.input_dtypes, seed=seed)
+        dtypes = ["float32" if widen and dtype in _HALF else dtype for dtype in request.input_dtypes]
+        return examples.from_shapes(module, request.input_shapes, dtypes, seed=seed)
     offer = getattr(module, "example_inputs", None)
     if offer is None and spec.left not in LIBRARIES:
         offer = getattr(owner(spec), "example_inputs", None)
     if offer is not None:
         with users_code(f"{spec.text}: example_inputs() raised"), _seeded(seed):
             offer = offer() if callable(offer) else offer
-        return examples.from_offer(module, offer, spec.text)
+        return examples.from_offer(module, offer, spec.text, widen=widen)
     match spec.left:
         case "torchvision":
             return examples.from_shapes(module, _sizes(libraries.torchvision_shapes(spec, module)), seed=seed)
@@ -173,10 +175,12 @@ def _refuse_files(spec: Spec) -> None:
     raise InputError(f"{spec.text}: not a source", fix=f"give {SOURCE_FORMS}")
 
 
-def _build(spec: Spec) -> Any:
+def _build(spec: Spec, seed: int) -> Any:
     if spec.left in LIBRARIES:
         return LIBRARIES[spec.left](spec)
-    return make(spec, "nn.Module")
+    import torch
+
+    return make(spec, "nn.Module", seed=lambda: torch.manual_seed(seed))
 
 
 def _module_of(made: Any, spec: Spec) -> tuple[nn.Module, list[str]]:
@@ -211,12 +215,11 @@ def _widened(module: nn.Module) -> list[str]:
     """Half-precision models become float32, which holds every one of their values exactly."""
     import torch
 
-    half = {t.dtype for t in (*module.parameters(), *module.buffers())} & {torch.float16, torch.bfloat16}
+    half = [name for name in _HALF if any(t.dtype is getattr(torch, name) for t in module.state_dict().values())]
     if not half:
         return []
     module.float()
-    names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in half))
-    return [f"the model's {names} values were widened to float32, exactly"]
+    return [f"the model's {', '.join(half)} values were widened to float32, exactly"]
 
 
 def _sizes(shapes: Sequence[Sequence[int | None]]) -> list[tuple[int, ...]]:
