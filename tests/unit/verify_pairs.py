@@ -223,10 +223,14 @@ def residual_pair(rng: np.random.Generator, settings: Settings = Settings(), *, 
             return w.T
         return w.reshape(5, 12, 4, 4).transpose(2, 3, 1, 0).reshape(192, 5)
 
+    def by_channel(w: np.ndarray) -> np.ndarray:
+        return w.reshape(6, 2, 3, 3).transpose(2, 3, 0, 1)
+
     weights = [
-        *conv("stem", "stem"), *norm("bn", "bn"), *conv("block_conv1", "block.conv1"), *norm("block_bn1", "block.bn1"),
+        *conv("stem", "stem"), *norm("bn", "bn"),
+        *conv("block_conv1", "block.conv1"), *norm("block_bn1", "block.bn1"),
         *conv("block_conv2", "block.conv2"), *norm("block_bn2", "block.bn2"),
-        Weight(layer="depthwise", variable="kernel", tensors=("depthwise.weight",), make=lambda w: w.reshape(6, 2, 3, 3).transpose(2, 3, 0, 1)),
+        Weight(layer="depthwise", variable="kernel", tensors=("depthwise.weight",), make=by_channel),
         Weight(layer="fc", variable="kernel", tensors=("fc.weight",), make=rows),
         Weight(layer="fc", variable="bias", tensors=("fc.bias",), make=lambda b: b),
     ]  # fmt: skip

@@ -103,7 +103,7 @@ def _fault_in(entry: Entry, slot: str, proof: Proof) -> str:
 def _number_check(name: str, subjects: int, faults: Mapping[Key, str]) -> Check:
     words = [f"{_name(key)}: {why}" for key, why in list(faults.items())[:3]]
     more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
-    return Check(name=name, ok=not faults, subjects=subjects, detail="; ".join([*words, *more]))
+    return Check(name=name, ok=not faults and subjects > 0, subjects=subjects, detail="; ".join([*words, *more]))
 
 
 def _differences(

@@ -144,7 +144,10 @@ def to_keras(array: np.ndarray, dtype: str) -> Any:
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """A backend tensor as an array, without a copy where the backend allows it."""
-    array: np.ndarray = keras.ops.convert_to_numpy(tensor)
+    if keras.config.backend() == "tensorflow":  # NumPy 2 warns about TensorFlow's __array__, which Keras goes through
+        array: np.ndarray = tensor.numpy()
+        return array
+    array = keras.ops.convert_to_numpy(tensor)
     return array
 
 
