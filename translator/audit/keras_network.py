@@ -12,10 +12,11 @@ from translator.audit.kinds import kind_and_signature
 from translator.audit.network import Network, Unit, Weight
 from translator.claims import KerasValue
 from translator.types import Shape
-from translator.verify.facts import Activation, Conv, Dense, Embedding, Facts, Ints, Pool, Presence
+from translator.verify.facts import Conv, Dense, Embedding, Facts, Ints, Pool, Presence
 from translator.verify.facts_keras import inner_activation, keras_facts, window_facts
 from translator.verify.keras_graph import KerasGraph, Step
 from translator.verify.keras_kinds import call_argument, keras_class, keras_classes, presence
+from translator.verify.keras_split import BEFORE, ActivationHalf
 
 _JOINS = {
     "Add": "add", "Subtract": "sub", "Multiply": "mul", "Divide": "div", "TrueDivide": "div", "Maximum": "max",
@@ -74,9 +75,10 @@ def variables_of(model: keras.Model, graph: KerasGraph) -> tuple[Weight, ...]:
 def weights_of(step: Step) -> tuple[Weight, ...]:
     """The weights of a step's layer, each with the name of its slot."""
     layer = step.operation
+    path = step.path.removesuffix(BEFORE)
     return tuple(
         Weight(
-            slot=slot_of(layer, variable), name=f"{step.path}/{slot_of(layer, variable)}", shape=tuple(variable.shape),
+            slot=slot_of(layer, variable), name=f"{path}/{slot_of(layer, variable)}", shape=tuple(variable.shape),
             trainable=bool(variable.trainable), handle=variable,
         )
         for variable in getattr(layer, "weights", ())
@@ -121,7 +123,12 @@ class _Builder:
         self.made_of: dict[int, tuple[Weight, ...]] = {}
 
     def add(self, step: Step) -> None:
-        """One step: a unit, two (a layer with an activation inside), or an edge that runs past it."""
+        """One step: a unit, or an edge that runs past it."""
+        if isinstance(step, ActivationHalf):
+            inner = inner_activation(step.operation)
+            known = kind_and_signature(inner) if inner is not None else None
+            self._unit(step, "act", known[1] if known else (), step.inputs, inner, ())
+            return
         read = [step.bound[id(t)] for t in step.node.input_tensors]
         data = [n for n in read if n not in self.made_of]
         weights = weights_of(step)
@@ -168,30 +175,14 @@ class _Builder:
         data: Sequence[int],
         facts: Facts | None,
         weights: tuple[Weight, ...],
+        outputs: Sequence[int] | None = None,
     ) -> None:
-        inner = inner_activation(step.operation) if facts is not None and not isinstance(facts, Activation) else None
-        outputs = step.outputs if inner is None else (self._virtual(self.shapes[step.outputs[0]]),)
-        self._append(step, kind, signature, data, outputs, facts, weights)
-        if inner is not None:
-            known = kind_and_signature(inner)
-            self._append(step, "act", known[1] if known else (), outputs, step.outputs, inner, (), inner=inner)
-
-    def _append(
-        self,
-        step: Step,
-        kind: str,
-        signature: tuple[Any, ...],
-        inputs: Sequence[int],
-        outputs: Sequence[int],
-        facts: Facts | None,
-        weights: tuple[Weight, ...],
-        inner: Activation | None = None,
-    ) -> None:
-        text = keras_class(step.operation) if inner is None else f"activation of {keras_class(step.operation)}"
+        half = isinstance(step, ActivationHalf)
+        text = f"activation of {keras_class(step.operation)}" if half else keras_class(step.operation)
         unit = Unit(
-            index=len(self.units), kind=kind, signature=signature, path=step.path, call=step.call, text=text,
-            inputs=tuple(inputs), outputs=tuple(outputs), facts=facts, weights=weights, operations=(step.operation,),
-            inner=inner,
+            index=len(self.units), kind=kind, signature=signature, path=step.path.removesuffix(BEFORE),
+            call=step.call, text=text, inputs=tuple(data), outputs=tuple(outputs or step.outputs), facts=facts,
+            weights=weights, operations=(step.operation,),
         )  # fmt: skip
         self.units.append(unit)
 
@@ -215,7 +206,7 @@ class _Builder:
             bias=presence(op.bias, 0.0),
         )  # fmt: skip
         kind, signature = kind_and_signature(first) or ("linear", ())
-        self._append(step, kind, signature, data, (middle,), first, (depth,))
+        self._unit(step, kind, signature, data, first, (depth,), outputs=(middle,))
         kind, signature = kind_and_signature(second) or ("linear", ())
         rest = tuple(w for w in weights if w not in (depth, point))
         self._unit(step, kind, signature, (middle,), second, (point, *rest))

@@ -62,7 +62,7 @@ def base_scores(left: Sequence[Unit], right: Sequence[Unit]) -> np.ndarray:
 
     rows, columns = [number(u) for u in left], [number(u) for u in right]
     table = np.array([[_alike(a, b) for b in kinds] for a in kinds], dtype=np.float32)
-    return table[np.ix_(rows, columns)]
+    return np.asarray(table[np.ix_(rows, columns)])
 
 
 def _alike(a: Unit, b: Unit) -> float:
@@ -77,7 +77,7 @@ def _alike(a: Unit, b: Unit) -> float:
     if a.signature == b.signature:
         return full
     if a.kind == "linear":
-        same = sum(x == y for x, y in zip(a.signature, b.signature, strict=True))
+        same = sum(1 for x, y in zip(a.signature, b.signature, strict=True) if x == y)
         return full * (0.15 + 0.15 * same)
     if a.kind == "constant":
         return full * 0.5 if a.elements == b.elements else full * 0.1
@@ -115,7 +115,7 @@ def _same_shape(torch: Network, keras: Network) -> np.ndarray:
         return np.array(found, dtype=np.int64)
 
     a, b = shapes(torch), shapes(keras)
-    return 0.5 * (a[:, None] == b[None, :]).astype(np.float32)
+    return np.asarray(0.5 * (a[:, None] == b[None, :]), dtype=np.float32)
 
 
 def align_sequences(rows: Sequence[int], columns: Sequence[int], scores: np.ndarray) -> list[tuple[int, int]]:

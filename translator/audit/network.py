@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from translator.types import Shape
-from translator.verify.facts import Activation, Facts
+from translator.verify.facts import Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Unit:
     "norm", "act", "pool", "add" …). signature: what must agree besides the kind for two units to be the same layer
     with the same weights (sizes in an order of neither framework). inputs: numbers of the values it reads, in order;
     outputs: of those it makes. path, call: the module or the operation, and which of its calls. text: for people.
-    operations: Keras' operations, paddings first; module: PyTorch's.
+    operations: Keras' operations, paddings first; module: PyTorch's. absorbed: units that became part of this one.
     """
 
     index: int
@@ -61,8 +61,7 @@ class Unit:
     weights: tuple[Weight, ...] = ()
     module: Any = field(default=None, compare=False, repr=False)
     operations: tuple[Any, ...] = field(default=(), compare=False, repr=False)
-    steps: tuple[tuple[str, int], ...] = ()
-    inner: Activation | None = None
+    absorbed: tuple[Unit, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -112,7 +111,7 @@ class Network:
         entry = {value: -1 - n for n, value in enumerate(self.inputs)}
         rows = []
         for unit in self.units:
-            row = []
+            row: list[int] = []
             for value in unit.inputs:
                 row.extend(made[s] if s in made else entry[s] for s in self.sources(value) if s in made or s in entry)
             rows.append(tuple(row))

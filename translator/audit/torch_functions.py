@@ -231,7 +231,7 @@ def _pad(_: str, b: Bound) -> Facts | None:
     spatial = b["input"].ndim - 2
     if not any(flat) or len(pairs) > spatial:
         return None
-    mode = b.get("mode", "constant")
+    mode = str(b.get("mode", "constant"))
     fill: float | str = float(b.get("value") or 0.0) if mode == "constant" else {"replicate": "edge"}.get(mode, mode)
     return Padding(pads=((0, 0),) * (spatial - len(pairs)) + pairs, fill=fill)
 

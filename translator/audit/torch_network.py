@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from translator.audit.kinds import kind_and_signature
@@ -21,7 +23,9 @@ from translator.audit.torch_functions import FunctionCall, function_call
 from translator.types import Shape
 from translator.verify.facts import Recurrent
 from translator.verify.facts_torch import is_foreign, own_forward, torch_class, torch_facts
-from translator.verify.torch_record import Key, ModuleEvent, run, tensors_in
+from translator.verify.torch_record import Key, ModuleEvent, map_tensors, run, tensors_in
+
+Move = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +42,14 @@ class ModuleCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchNetwork:
-    """The network, every module call with its values, and the state-dict names that are another name of a tensor."""
+    """The network, every module call with its values, and the state-dict names that are another name of a tensor.
+
+    moves: for a value that was only moved, how to move another tensor of the source's shape in the same way.
+    """
 
     network: Network
     calls: tuple[ModuleCall, ...]
+    moves: Mapping[int, Move] = field(repr=False)
     aliases: Mapping[str, str]
     tensors: Mapping[str, torch.Tensor] = field(repr=False)
 
@@ -62,7 +70,9 @@ def trace_module(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         outputs=tuple(n for n in numbers if n is not None),
         past=tracer.past,
     )
-    return TorchNetwork(network=network, calls=tuple(tracer.calls), aliases=aliases, tensors=tensors)
+    return TorchNetwork(
+        network=network, calls=tuple(tracer.calls), moves=tracer.moves, aliases=aliases, tensors=tensors
+    )
 
 
 def state_tensors(module: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -84,6 +94,13 @@ def state_tensors(module: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str,
     return tensors, aliases
 
 
+_HOLE = object()
+
+
+def _moved_again(call: Callable[[torch.Tensor], Any], place: int, tensor: torch.Tensor) -> torch.Tensor:
+    return tensors_in(call(tensor))[place]
+
+
 class _Tracer(TorchFunctionMode):
     """Listens to module calls, and sees every function called between them."""
 
@@ -95,6 +112,7 @@ class _Tracer(TorchFunctionMode):
         self.shapes: list[Shape] = []
         self.past: dict[int, tuple[int, ...]] = {}
         self.calls: list[ModuleCall] = []
+        self.moves: dict[int, Move] = {}
         self.inputs: list[int] = []
         self.values: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.made_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -107,7 +125,7 @@ class _Tracer(TorchFunctionMode):
 
     def number(self, tensor: torch.Tensor) -> int | None:
         """The number of a value, None for what was not computed from the inputs."""
-        found: int | None = self.values.get(tensor)
+        found: int | None = self.values.get(tensor)  # type: ignore[no-untyped-call]
         return found
 
     def __torch_function__(
@@ -120,12 +138,15 @@ class _Tracer(TorchFunctionMode):
         read = [n for t in given if (n := self.number(t)) is not None]
         weights = self._weights(given)
         call = function_call(func, args, kwargs) if read else None
+        again = self._again(func, args, kwargs) if call is None and len(read) == 1 and not weights else None
         result = func(*args, **kwargs)
         outputs = tensors_in(result)
         if getattr(func, "__name__", "") == "__setitem__":
             outputs = given[:1]
         if outputs:
             self._function(call, read, weights, outputs)
+        if again is not None:
+            self._remember(again, outputs)
         return result
 
     def enter(self, event: ModuleEvent) -> bool:
@@ -152,6 +173,23 @@ class _Tracer(TorchFunctionMode):
         )
         return {}
 
+    def _remember(self, again: Callable[[torch.Tensor], Any], outputs: list[torch.Tensor]) -> None:
+        for place, tensor in enumerate(outputs):
+            number = self.number(tensor)
+            if number is not None and number in self.past:
+                self.moves.setdefault(number, partial(_moved_again, again, place))
+
+    def _again(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[torch.Tensor], Any]:
+        """The call with a hole where its one value was; nothing of the value is kept."""
+        mark: Callable[[torch.Tensor], Any] = lambda t: _HOLE if self.number(t) is not None else t
+        held = map_tensors(mark, (args, kwargs))
+
+        def call(tensor: torch.Tensor) -> Any:
+            filled_args, filled_kwargs = tree_map(lambda x: tensor if x is _HOLE else x, held)
+            return func(*filled_args, **filled_kwargs)
+
+        return call
+
     def _new(self, tensor: torch.Tensor) -> int:
         self.shapes.append(tuple(tensor.shape))
         self.values[tensor] = len(self.shapes) - 1
@@ -159,7 +197,7 @@ class _Tracer(TorchFunctionMode):
 
     def _weights(self, given: Iterable[torch.Tensor]) -> dict[int, tuple[str, ...]]:
         """For each tensor (by id) that is a parameter or buffer, or is made of some, their names."""
-        found = {}
+        found: dict[int, tuple[str, ...]] = {}
         for tensor in given:
             if id(tensor) in self.names:
                 found[id(tensor)] = (self.names[id(tensor)],)
@@ -225,9 +263,12 @@ class _Tracer(TorchFunctionMode):
         known = kind_and_signature(facts) if facts is not None else None
         if known is None or not inputs:
             sources = tuple(dict.fromkeys(inputs))
-            for tensor in outputs:
+            for place, tensor in enumerate(outputs):
                 if self.number(tensor) not in sources:
-                    self.past[self._new(tensor)] = sources
+                    number = self._new(tensor)
+                    self.past[number] = sources
+                    if len(sources) == 1:
+                        self.moves[number] = partial(_moved_again, event.module, place)
             return
         held = []
         for slot, tensor in (*event.module.named_parameters(), *event.module.named_buffers()):

@@ -67,12 +67,17 @@ def compare_configuration(
         findings += _against(want, operations, described, nonnegative=nonnegative)
     partners = [op for op, facts in described if want is not None and _comparable(want, facts)]
     if len(partners) == 1:
-        findings += _trainable(module, partners[0])
-        findings += _dtype(module, partners[0])
-        findings += _regularisers(partners[0])
-        if initialisers:
-            findings += initialiser_findings(module, partners[0])
+        findings += weight_findings(module, partners[0], initialisers=initialisers)
     return [as_difference(finding, (path,)) for finding in findings]
+
+
+def weight_findings(module: torch.nn.Module, operation: keras.Operation, *, initialisers: bool = False) -> Findings:
+    """What differs in the weights' own settings: trainable, data type, regularisers, and initialisers on request."""
+    yield from _trainable(module, operation)
+    yield from _dtype(module, operation)
+    yield from _regularisers(operation)
+    if initialisers:
+        yield from initialiser_findings(module, operation)
 
 
 def as_difference(finding: Finding, layers: tuple[str, ...]) -> Difference:

@@ -58,10 +58,22 @@ def initialiser_findings(module: Any, operation: Any) -> Iterator[Finding]:
         return
     torch = torch_initialiser(weight)
     text, settings = keras
-    if torch is None or (settings is not None and (settings.kind, settings.mode) == (torch.kind, torch.mode)
-                         and math.isclose(settings.scale, torch.scale)):  # fmt: skip
+    if torch is None or (
+        settings is not None and settings.kind == torch.kind and _same_spread(torch, settings, weight)
+    ):
         return
     yield Finding(kind="initialiser", torch=torch.name, keras=text, effect=Effect.TRAINING, fix=torch.fix())
+
+
+def _same_spread(a: Initialiser, b: Initialiser, weight: Any) -> bool:
+    fans = _fans(weight)
+    return math.isclose(a.scale / fans[a.mode], b.scale / fans[b.mode])
+
+
+def _fans(weight: Any) -> dict[str, float]:
+    field = math.prod(weight.shape[2:])
+    fans = {"fan_in": float(weight.shape[1] * field), "fan_out": float(weight.shape[0] * field)}
+    return {**fans, "fan_avg": (fans["fan_in"] + fans["fan_out"]) / 2}
 
 
 def torch_initialiser(weight: Any) -> Initialiser | None:
@@ -71,9 +83,7 @@ def torch_initialiser(weight: Any) -> Initialiser | None:
     values = weight.detach().double()
     std, largest = float(values.std()), float(values.abs().max())
     slack = 4.0 / math.sqrt(2 * weight.numel())
-    field = math.prod(weight.shape[2:])
-    fans = {"fan_in": weight.shape[1] * field, "fan_out": weight.shape[0] * field}
-    fans["fan_avg"] = (fans["fan_in"] + fans["fan_out"]) / 2
+    fans = _fans(weight)
     for known in _KNOWN:
         want = math.sqrt(known.scale / fans[known.mode])
         if abs(std / want - 1) > slack:

@@ -1,0 +1,234 @@
+"""Two models, layer to layer, with no help from names: what is what, how it lies, and which weights belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+from torch import nn
+
+from translator.audit.bind import Bound, bind
+from translator.audit.folds import absorb_folded_norms
+from translator.audit.keras_network import KerasNetwork, network_of
+from translator.audit.matching import coverage, match
+from translator.audit.network import Network, Unit
+from translator.audit.normalise import normalised
+from translator.audit.torch_network import TorchNetwork, trace_module
+from translator.audit.values import Values, choose, match_values
+from translator.claims import Claims, ModuleClaim, ParameterClaim, ValueClaim
+from translator.errors import InputError
+from translator.types import Layout, Shape
+from translator.verify.keras_graph import KerasGraph, graph_of
+from translator.verify.keras_split import split_activations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A unit of each side that are each other's. fit: share of their neighbours that are, too."""
+
+    torch: Unit
+    keras: Unit
+    fit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """Everything the aligner found.
+
+    left, right: the networks as they were matched (paddings inside their windows). torch_only, keras_only: units
+    without a partner. bound: one entry for each Keras variable that has a meaning. unbound: PyTorch tensors, by name,
+    that no variable holds. coverage: share of PyTorch's weights in layers with a partner that fits.
+    """
+
+    torch: TorchNetwork = field(repr=False)
+    keras: KerasNetwork = field(repr=False)
+    left: Network = field(repr=False)
+    right: Network = field(repr=False)
+    pairs: tuple[Pair, ...]
+    torch_only: tuple[Unit, ...]
+    keras_only: tuple[Unit, ...]
+    values: Values = field(repr=False)
+    bound: tuple[Bound, ...] = field(repr=False)
+    unbound: tuple[str, ...]
+    claims: Claims = field(repr=False)
+    coverage: float
+
+    @property
+    def graph(self) -> KerasGraph:
+        """The Keras graph that the claims speak of."""
+        return self.keras.graph
+
+
+def align(
+    module: nn.Module, model: keras.Model, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> Alignment:
+    """Align a PyTorch module, run on its example arguments, with a Keras model.
+
+    Raises InputError where the two can't even be given the same inputs.
+    """
+    torch_side = trace_module(module, args, kwargs)
+    graph = split_activations(graph_of(model))
+    keras_side = network_of(model, graph, input_shapes(torch_side.network, graph))
+    left, right = normalised(torch_side.network), normalised(keras_side.network)
+    matching = match(left, right)
+    left = absorb_folded_norms(left, right, matching.pairs)
+    left, right = _past_dropouts(left, 0, matching.pairs), _past_dropouts(right, 1, matching.pairs)
+    values = match_values(torch_side, keras_side, left, right, matching.pairs)
+    pairs = tuple(
+        Pair(torch=left.units[t], keras=right.units[k], fit=fit)
+        for (t, k), fit in zip(matching.pairs, matching.fits, strict=True)
+    )
+    bound = _bound(pairs, values)
+    held = {name for b in bound for name in b.tensors}
+    taken = {p.torch.index for p in pairs}
+    found = {p.keras.index for p in pairs}
+    absorbed = {a.outputs for u in left.units for a in u.absorbed}
+    return Alignment(
+        torch=torch_side,
+        keras=keras_side,
+        left=left,
+        right=right,
+        pairs=pairs,
+        torch_only=tuple(u for u in left.units if u.index not in taken and u.outputs not in absorbed),
+        keras_only=tuple(u for u in right.units if u.index not in found),
+        values=values,
+        bound=bound,
+        unbound=tuple(name for name in torch_side.tensors if name not in held),
+        claims=_claims(torch_side, keras_side, left, pairs, values, bound),
+        coverage=coverage(left, [(p.torch.index, p.keras.index) for p in pairs if _sound(p)]),
+    )
+
+
+def _past_dropouts(network: Network, side: int, pairs: Sequence[tuple[int, int]]) -> Network:
+    """A dropout without a partner passes on what it reads, as it does in inference. It stays in the list of units."""
+    partnered = {pair[side] for pair in pairs}
+    past = dict(network.past)
+    for unit in network.units:
+        if unit.kind == "dropout" and unit.index not in partnered:
+            past.update(dict.fromkeys(unit.outputs, unit.inputs))
+    return replace(network, past=past)
+
+
+def _sound(pair: Pair) -> bool:
+    return pair.torch.signature == pair.keras.signature and pair.fit >= 0.25
+
+
+def input_shapes(network: Network, graph: KerasGraph) -> list[Shape]:
+    """Concrete shapes of the Keras model's inputs for PyTorch's example. Raises InputError where none fit."""
+    given = [network.shapes[v] for v in network.inputs]
+    wanted = [graph.shapes[v] for v in graph.inputs]
+    if len(given) != len(wanted):
+        raise InputError(
+            f"PyTorch's model takes {len(given)} tensors, Keras' takes {len(wanted)}",
+            fix="audit models that take the same inputs",
+        )
+    found = []
+    for before, after in zip(given, wanted, strict=True):
+        layout = choose(before, after, None, None)
+        if layout is None or layout.view is not None:
+            raise InputError(
+                f"PyTorch's example input is {_text(before)}, the Keras model takes {_text(after)}",
+                fix="give --input-shape (with the batch, in PyTorch's order) that fits both",
+            )
+        found.append(layout.keras_shape(before))
+    return found
+
+
+def _text(shape: Sequence[int | None]) -> str:
+    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"
+
+
+def _bound(pairs: Sequence[Pair], values: Values) -> tuple[Bound, ...]:
+    """Each Keras variable once: of a layer that is called several times its first call speaks."""
+    found: dict[int, Bound] = {}
+    for pair in pairs:
+        if not pair.keras.weights:
+            continue
+        read = values.layouts.get(pair.torch.inputs[0]) if pair.torch.inputs else None
+        for entry in bind(pair.torch, pair.keras, read):
+            found.setdefault(id(entry.keras.handle), entry)
+    return tuple(found.values())
+
+
+def _claims(
+    torch_side: TorchNetwork,
+    keras_side: KerasNetwork,
+    left: Network,
+    pairs: Sequence[Pair],
+    values: Values,
+    bound: Sequence[Bound],
+) -> Claims:
+    def claim(value: int | None) -> ValueClaim | None:
+        if value is None or value not in values.twins:
+            return None
+        name, layout = keras_side.names.get(values.twins[value]), values.layouts.get(value)
+        return ValueClaim(keras=name, layout=layout) if name is not None and layout is not None else None
+
+    def own(number: int, layout: Layout | None) -> ValueClaim | None:
+        name = keras_side.names.get(number)
+        return ValueClaim(keras=name, layout=layout) if name is not None and layout is not None else None
+
+    covers = _covers(left)
+    modules = []
+    for call in torch_side.calls:
+        outputs = tuple(claim(v) for v in call.outputs)
+        if call.path == "" or not any(outputs):
+            continue
+        covered = covers.get((call.path, call.call), ())
+        inputs = tuple(claim(v) for v in call.inputs)
+        if covered:
+            first = next((c for c in torch_side.calls if (c.path, c.call) == covered[0]), call)
+            inputs = tuple(claim(v) for v in first.inputs)
+        modules.append(
+            ModuleClaim(path=call.path, call=call.call, inputs=inputs, outputs=outputs, covers=covered)
+        )  # fmt: skip
+    return Claims(
+        inputs=tuple(c for number, layout in values.inputs if (c := own(number, layout)) is not None),
+        outputs=tuple(c for number, layout in values.outputs if (c := own(number, layout)) is not None),
+        modules=tuple(modules),
+        parameters=tuple(parameter_claim(b) for b in bound),
+        aliases=torch_side.aliases,
+    )
+
+
+def _covers(left: Network) -> dict[tuple[str, int], tuple[tuple[str, int], ...]]:
+    """For a module call that stands for several: the earlier ones, where they are modules of their own."""
+    found = {}
+    for unit in left.units:
+        parts = sorted((*unit.absorbed, unit), key=lambda u: u.outputs if u is not unit else _own_outputs(unit))
+        modules = [u for u in parts if u.module is not None]
+        if len(parts) > 1 and len(modules) == len(parts):
+            last = modules[-1]
+            found[(last.path, last.call)] = tuple((u.path, u.call) for u in modules[:-1])
+    return found
+
+
+def _own_outputs(unit: Unit) -> tuple[int, ...]:
+    """The values a unit made before others became part of it: values are numbered in the order they are made."""
+    after = [a.inputs for a in unit.absorbed if a.kind == "norm"]
+    return after[0] if after else unit.outputs
+
+
+def parameter_claim(bound: Bound) -> ParameterClaim:
+    """What the judge is told about a variable."""
+    layer, _, variable = bound.keras.name.rpartition("/")
+    slot = bound.keras.slot
+    if slot != variable:
+        layer = bound.keras.name.removesuffix(f"/{slot}")
+    counts: tuple[int, ...] = ()
+    if bound.binding is not None and any(p.region for p in bound.binding.pieces):
+        counts = tuple(_piece_size(p.region) for p in bound.binding.pieces if p.region)
+    return ParameterClaim(layer=layer, variable=slot, tensors=_pieces(bound), how=bound.how, counts=counts)
+
+
+def _pieces(bound: Bound) -> tuple[str, ...]:
+    return tuple(p.tensor for p in bound.binding.pieces) if bound.binding is not None else bound.reads
+
+
+def _piece_size(region: Sequence[tuple[int, int]]) -> int:
+    size = 1
+    for a, b in region:
+        size *= b - a
+    return size

@@ -1,0 +1,161 @@
+"""From what the judge found and what the aligner can name to one report: a fault is said once, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+from torch import nn
+
+from translator.audit.align import Alignment
+from translator.audit.explain import explain, grouped
+from translator.audit.gaps import balance_of
+from translator.audit.unmatched import layer_name
+from translator.audit.weigh import Relation, Weighed, weight_differences
+from translator.verdict import Check, Difference, Effect, LayerRow, Report
+
+_FAULTS = ("numbers", "numbers along the chain", "uncovered", "ledger")
+
+
+def conclude(
+    found: Report,
+    alignment: Alignment,
+    module: nn.Module,
+    model: keras.Model,
+    *,
+    weighed: Sequence[Weighed],
+    related: Relation,
+    moved: bool,
+    initialisers: bool,
+) -> Report:
+    """The judge's report with every difference by its name, and the balance with every gap."""
+    balance = balance_of(alignment, module, model)
+    named = explain(alignment, balance, initialisers=initialisers, weights_moved=moved)
+    named += grouped(weight_differences(weighed))
+    named += _unexplained(found, named)
+    merged = [d for d in found.differences if d.kind == "merged"]
+    return replace(
+        found,
+        balance=balance,
+        checks=tuple(_checks(found, balance.unexplained, weighed, alignment, named)),
+        differences=tuple(_in_order([*named, *merged], alignment)),
+        notes=tuple(dict.fromkeys([*_notes(related, moved, alignment), *found.notes])),
+        extra={**found.extra, "coverage": alignment.coverage},
+    )
+
+
+def _unexplained(found: Report, named: Sequence[Difference]) -> list[Difference]:
+    """What the judge found wrong in layers of which no named difference changes the function."""
+    explained = {layer for d in named if d.changes_function for layer in d.layers}
+    rest = []
+    wrong = {row.torch for row in found.layers if not row.ok}
+    for difference in found.differences:
+        if difference.kind not in _FAULTS:
+            continue
+        layers = tuple(layer for layer in difference.layers if layer not in explained)
+        if difference.kind == "numbers along the chain" and (explained or wrong):
+            continue  # what is wrong in one layer goes on through all that follow
+        if difference.kind in ("uncovered", "ledger") and any(d.changes_function for d in named):
+            layers = tuple(layer for layer in layers if layer in wrong)
+        if layers:
+            rest.append(replace(difference, layers=layers))
+    return rest
+
+
+def _in_order(differences: Sequence[Difference], alignment: Alignment) -> list[Difference]:
+    """By effect, then by PyTorch's order of the first layer."""
+    place = {layer_name(u): u.index for u in reversed(alignment.left.units)}
+    effects = list(Effect)
+    return sorted(
+        differences,
+        key=lambda d: (effects.index(d.effect), place.get(d.layers[0] if d.layers else "", len(place))),
+    )
+
+
+def _checks(
+    found: Report, unexplained: int, weighed: Sequence[Weighed], alignment: Alignment, named: Sequence[Difference]
+) -> list[Check]:
+    pairs = len(alignment.pairs)
+    alone = len(alignment.torch_only) + len(alignment.keras_only)
+    checks = [
+        Check(
+            name="alignment",
+            ok=True,
+            subjects=max(pairs, 1),
+            detail=f"{pairs:,} pairs, {alone:,} layers without a partner, {alignment.coverage:.0%} of the parameters",
+        ),
+        Check(
+            name="balance",
+            ok=unexplained == 0,
+            subjects=1,
+            detail="" if unexplained == 0 else f"{unexplained:+,} parameters are unexplained",
+        ),
+    ]
+    if weighed:
+        wrong = [w for w in weighed if w.wrong]
+        detail = f"{len(wrong):,} of {len(weighed):,} variables hold other numbers" if wrong else ""
+        checks.append(Check(name="weights", ok=not wrong, subjects=len(weighed), detail=detail))
+    tied = any(d.kind == "tied-weights" for d in named)
+    for check in found.checks:
+        if check.name == "ledger" and (tied or not check.ok):
+            # The balance above is the ledger of a pair that nobody translated: its gaps have names.
+            names = [d for d in found.differences if d.kind == "ledger"]
+            left = [d for d in named if d.kind == "ledger"]
+            if names and not left:
+                continue
+        checks.append(check)
+    return checks
+
+
+def _notes(related: Relation, moved: bool, alignment: Alignment) -> list[str]:
+    notes = []
+    if moved and related is Relation.UNRELATED:
+        notes.append("the weights have nothing to do with each other: the architectures were judged, with PyTorch's")
+    elif moved:
+        notes.append("the architectures were judged, with PyTorch's weights in both models")
+    if alignment.coverage < 1:
+        notes.append(f"{alignment.coverage:.1%} of PyTorch's parameters are in layers that have a partner")
+    return notes
+
+
+def no_match(alignment: Alignment, module: nn.Module, model: keras.Model, *, seed: int) -> Report:
+    """The report on two models that have nothing to do with each other."""
+    balance = balance_of(alignment, module, model)
+    percent = f"{alignment.coverage:.0%}"
+    words = f"these do not match: the best alignment covers {percent} of PyTorch's parameters"
+    rows = [
+        LayerRow(
+            torch=layer_name(p.torch),
+            keras=p.keras.path,
+            type=p.torch.text,
+            shape=tuple(alignment.left.shapes[p.torch.outputs[0]]),
+            params_torch=p.torch.elements,
+            params_keras=p.keras.elements,
+            depth=p.torch.index,
+        )
+        for p in alignment.pairs
+        if p.torch.signature == p.keras.signature and p.torch.weights
+    ]
+    difference = Difference(
+        kind="no-match",
+        layers=(),
+        torch=f"{len(alignment.left.units):,} layers, {balance.torch_total:,} parameters",
+        keras=f"{len(alignment.right.units):,} layers, {balance.keras_total:,} parameters",
+        effect=Effect.INFERENCE,
+        detail=words,
+    )
+    name = type(module).__name__
+    return Report(
+        title=f"{name} → {model.name}",
+        torch_name=name,
+        keras_name=model.name,
+        balance=balance,
+        checks=(Check(name="alignment", ok=False, subjects=max(len(alignment.pairs), 1), detail=words),),
+        differences=(difference,),
+        layers=tuple(rows),
+        first_wrong="(model)",
+        seed=seed,
+        notes=(words,),
+        extra={"coverage": alignment.coverage},
+    )

@@ -1,0 +1,103 @@
+"""Both networks in one form: paddings become part of the windows behind them, activations that do nothing go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from translator.audit.network import Network, Unit
+from translator.verify.facts import Activation, Conv, Padding, Pool, padded
+
+
+def normalised(network: Network) -> Network:
+    """Given: a network as its author wrote it. Result: the same function, without paddings and empty activations of
+    their own wherever they can be part of something else."""
+    return _without_padding(_without_empty(network))
+
+
+def rebuilt(network: Network, units: Iterable[Unit], past: Mapping[int, tuple[int, ...]]) -> Network:
+    """The network with other units (numbered anew, in order) and other edges past them."""
+    numbered = tuple(replace(unit, index=index) for index, unit in enumerate(units))
+    return replace(network, units=numbered, past=dict(past))
+
+
+def _without_empty(network: Network) -> Network:
+    return seen_through(network, [u.index for u in network.units if _is_empty(network, u)])
+
+
+def seen_through(network: Network, units: Iterable[int]) -> Network:
+    """The network without these units: edges run past them."""
+    gone = set(units)
+    past = dict(network.past)
+    for unit in network.units:
+        if unit.index in gone:
+            past.update(dict.fromkeys(unit.outputs, unit.inputs))
+    return rebuilt(network, (u for u in network.units if u.index not in gone), past)
+
+
+def _is_empty(network: Network, unit: Unit) -> bool:
+    """An identity: no activation, or a pooling of every element by itself (AdaptiveAvgPool2d(7) of a 7x7 image)."""
+    if isinstance(unit.facts, Activation):
+        return unit.facts.name == "linear"
+    same = len(unit.inputs) == 1 and network.shapes[unit.inputs[0]] == network.shapes[unit.outputs[0]]
+    return isinstance(unit.facts, Pool) and unit.facts.windows is None and same
+
+
+def _without_padding(network: Network) -> Network:
+    readers = _readers(network)
+    past = dict(network.past)
+    gone: set[int] = set()
+    joined: dict[int, Unit] = {}
+    for unit in network.units:
+        pad = unit.facts
+        if not isinstance(pad, Padding) or any(n < 0 for pair in pad.pads for n in pair):
+            continue
+        behind = [joined.get(i, network.units[i]) for i in readers.get(unit.index, ())]
+        if not behind or not all(_takes(b, pad) for b in behind):
+            continue
+        gone.add(unit.index)
+        past.update(dict.fromkeys(unit.outputs, unit.inputs))
+        for window in behind:
+            joined[window.index] = _joined(network, unit, window, pad)
+    kept = [joined.get(u.index, u) for u in network.units if u.index not in gone]
+    return rebuilt(network, kept, past)
+
+
+def _readers(network: Network) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    results = {s for value in network.outputs for s in network.sources(value)}
+    for unit, row in zip(network.units, network.wiring(), strict=True):
+        for source in row:
+            if source >= 0:
+                found.setdefault(source, []).append(unit.index)
+    # What is put out is read by whoever called the model, and no window can take it in.
+    return {i: readers for i, readers in found.items() if not results.intersection(network.units[i].outputs)}
+
+
+def _takes(unit: Unit, pad: Padding) -> bool:
+    facts = unit.facts
+    if isinstance(facts, Conv) and facts.transposed:
+        return False
+    windows = facts.windows if isinstance(facts, Conv | Pool) else None
+    return windows is not None and windows.padding is not None and len(windows.kernel) == len(pad.pads)
+
+
+def _joined(network: Network, pad_unit: Unit, window: Unit, pad: Padding) -> Unit:
+    facts = window.facts
+    if not isinstance(facts, Conv | Pool) or facts.windows is None:
+        return window
+    sizes = facts.windows.sizes
+    if sizes is not None:
+        sizes = tuple(n - sum(pair) for n, pair in zip(sizes, pad.pads, strict=True))
+    return replace(
+        window,
+        inputs=pad_unit.inputs,
+        facts=padded(facts, [pad], sizes),
+        absorbed=(pad_unit, *window.absorbed),
+        operations=(*pad_unit.operations, *window.operations),
+    )
+
+
+def units_named(units: Sequence[Unit]) -> str:
+    """For messages: `layer1.0.relu (ReLU)`, a function by the module it stands in."""
+    return ", ".join(f"{u.path or '(model)'} ({u.text})" for u in units)
