@@ -129,6 +129,30 @@ def to_torch(
     return {name: value for name, value in found.items() if covered[name].all()}
 
 
+def gradients_to_torch(
+    bindings: Iterable[tuple[WeightBinding, np.ndarray]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """The gradient of every PyTorch tensor that a bound Keras variable reads, from the gradients of the variables.
+
+    The transpose of `to_keras`: a tensor that several variables read (tied weights kept twice) gets the sum of theirs,
+    and each tensor of a `sum` join gets the whole gradient of the sum.
+    """
+    found: dict[str, np.ndarray] = {}
+    for binding, value in bindings:
+        for step in reversed(binding.steps):
+            value = _backward(step, value)
+        start = 0
+        for piece in binding.pieces:
+            part = value
+            if binding.join == "concat" and len(binding.pieces) > 1:
+                size = _extent(piece, shapes, binding.axis)
+                part = np.take(value, range(start, start + size), axis=binding.axis)
+                start += size
+            whole = found.setdefault(piece.tensor, np.zeros(shapes[piece.tensor], dtype=value.dtype))
+            whole[_index(piece.region)] += part
+    return found
+
+
 def _cut(array: np.ndarray, region: Region | None) -> np.ndarray:
     return array if region is None else array[_index(region)]
 

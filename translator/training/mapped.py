@@ -39,8 +39,13 @@ def exact_in_float64(optimizer: Any) -> Any:
 
     `ops.cast(0.9, "float64")`, by which Keras reads its hyperparameters, rounds a Python float to float32 first there
     (0.9 becomes 0.899999976), but not numpy's float64. In float32, where models train, there is no difference.
+    A learning rate that was kept as a float32 variable becomes the short decimal number that it was made from.
     """
-    return type(optimizer).from_config(_wide(optimizer.get_config()))
+    config = optimizer.get_config()
+    rate = config.get("learning_rate")
+    if isinstance(rate, float) and float(np.float32(rate)) == rate:
+        config["learning_rate"] = float(str(np.float32(rate)))
+    return type(optimizer).from_config(_wide(config))
 
 
 def _wide(value: Any) -> Any:

@@ -7,7 +7,7 @@ Native where Keras' own computes the same; else a registered class; several para
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,15 @@ def map_optimizer(
     epochs: int | None = None,
     variables: Sequence[Sequence[str]] | None = None,
     untrained: Sequence[str] = (),
+    summed: Mapping[str, int] | None = None,
 ) -> Mapped:
     """The Keras optimizer that takes the steps of `optimizer`, moved by `scheduler` if there is one.
 
     variables: for each parameter group the paths of its Keras variables, needed if there is more than one group;
-    `translator.training.links.group_variables` finds them. untrained: paths of trainable Keras variables whose PyTorch
-    parameters stand in no group: they get a rate of 0. steps_per_epoch, epochs: see `map_scheduler`.
+    `translator.training.pairing.group_variables` finds them. untrained: paths of trainable Keras variables whose
+    PyTorch parameters stand in no group: they get a rate of 0. summed: paths of variables that are the sum of so many
+    parameters (the two biases of an LSTM), which PyTorch moves one by one: the sum moves as many times as fast.
+    steps_per_epoch, epochs: see `map_scheduler`.
     Raises: UnsupportedError for an optimizer or a setting without a twin.
     """
     runtime.prepare()
@@ -65,13 +68,24 @@ def map_optimizer(
         schedules = [GroupSchedule(learning_rate=float(g["lr"]), native=True) for g in optimizer.param_groups]
     else:
         schedules = map_scheduler(scheduler, steps_per_epoch=steps_per_epoch, epochs=epochs)
-    mapped = [
-        _with_schedule(rule(_Group(settings=dict(settings), schedule=schedule)), schedule)
+    groups = [
+        _Group(settings=dict(settings), schedule=schedule)
         for settings, schedule in zip(optimizer.param_groups, schedules, strict=True)
     ]
-    if len(mapped) == 1 and not untrained:
-        return mapped[0]
-    return _several(mapped, variables, untrained)
+    if len(groups) == 1 and not untrained and not summed:
+        return _with_schedule(rule(groups[0]), groups[0].schedule)
+    if variables is None or len(variables) != len(groups):
+        raise InputError(
+            f"{len(groups)} parameter groups, and it isn't said which Keras variables belong to which",
+            fix="pass variables=, one list of paths for each group (translator.training.pairing.group_variables)",
+        )
+    table: list[tuple[list[str], Mapped]] = []
+    for group, paths in zip(groups, variables, strict=True):
+        for times in sorted({(summed or {}).get(path, 1) for path in paths}):
+            chosen = [path for path in paths if (summed or {}).get(path, 1) == times]
+            faster = _times(group, times)
+            table.append((chosen, _with_schedule(rule(faster), faster.schedule)))
+    return _several(table, untrained)
 
 
 def _sgd(group: _Group) -> Mapped:
@@ -113,7 +127,7 @@ def _adam(group: _Group) -> Mapped:
     from translator.training import registered
 
     s = group.settings
-    decoupled, decay = bool(s.get("decoupled_weight_decay", False)), float(s["weight_decay"])
+    decoupled, decay = _decoupled(s), float(s["weight_decay"])
     common: dict[str, Any] = {"beta_2": float(s["betas"][1]), "epsilon": float(s["eps"]), "amsgrad": bool(s["amsgrad"])}
     if not s["eps"] and not s["maximize"] and group.schedule.momentum is None and (decoupled or not decay):
         native = keras.optimizers.AdamW if decoupled else keras.optimizers.Adam
@@ -162,26 +176,53 @@ def _with_schedule(mapped: Mapped, schedule: GroupSchedule) -> Mapped:
     return Mapped(keras=mapped.keras, native=mapped.native and schedule.native, why=why, notes=mapped.notes)
 
 
-def _several(mapped: Sequence[Mapped], variables: Sequence[Sequence[str]] | None, untrained: Sequence[str]) -> Mapped:
-    """One Keras optimizer for each parameter group, by the paths of the variables."""
+def _times(group: _Group, times: int) -> _Group:
+    """The group for a variable that is the sum of `times` parameters: each gets the gradient of the sum.
+
+    Exact for SGD and for decoupled decay, where the step is linear in the weights; refused where it is not.
+    """
+    if times == 1:
+        return group
+    s = group.settings
+    if s["weight_decay"] and ("alpha" in s or ("betas" in s and not _decoupled(s))):
+        raise refusal(
+            f"weight decay on a variable that is the sum of {times} parameters: an adaptive step mixes the two",
+            "weight_decay=0 for these parameters (a group of their own), or AdamW",
+        )
+    rate = group.rate * times if isinstance(group.rate, float) else _scaled(group.rate, times)
+    schedule = GroupSchedule(
+        learning_rate=rate,
+        momentum=group.schedule.momentum,
+        native=group.schedule.native and isinstance(rate, float),
+        why=group.schedule.why,
+    )
+    return _Group(settings={**s, "weight_decay": s["weight_decay"] / times}, schedule=schedule)
+
+
+def _decoupled(settings: dict[str, Any]) -> bool:
+    return bool(settings.get("decoupled_weight_decay", False))
+
+
+def _scaled(schedule: Any, factor: float) -> Any:
+    from translator.training import registered
+
+    return registered.Scaled(schedule, factor)
+
+
+def _several(table: Sequence[tuple[Sequence[str], Mapped]], untrained: Sequence[str]) -> Mapped:
+    """One Keras optimizer for each set of variables, by their paths."""
     import keras
 
-    if variables is None or len(variables) != len(mapped):
-        raise InputError(
-            f"{len(mapped)} parameter groups, and it isn't said which Keras variables belong to which",
-            fix="pass variables=, one list of paths for each group (translator.training.links.group_variables)",
-        )
-    table = {_any_of(paths): m.keras for paths, m in zip(variables, mapped, strict=True) if paths}
+    optimizers = {_any_of(paths): mapped.keras for paths, mapped in table if paths}
+    notes = [note for _, mapped in table for note in mapped.notes]
     if untrained:
-        table[_any_of(untrained)] = keras.optimizers.SGD(0.0)
-    fallback = mapped[0].keras
-    notes = [note for m in mapped for note in m.notes]
-    if untrained:
+        optimizers[_any_of(untrained)] = keras.optimizers.SGD(0.0)
         notes.append(f"{len(untrained)} variables whose parameters stand in no group get a learning rate of 0")
+    (_, first) = table[0]
     return Mapped(
-        keras=keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(fallback, table)),
-        native=all(m.native for m in mapped),
-        why="; ".join(dict.fromkeys(m.why for m in mapped if m.why)),
+        keras=keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(first.keras, optimizers)),
+        native=all(mapped.native for _, mapped in table),
+        why="; ".join(dict.fromkeys(mapped.why for _, mapped in table if mapped.why)),
         notes=tuple(dict.fromkeys(notes)),
     )
 

@@ -20,6 +20,7 @@ from translator.training.registered.schedules import (
     EpochDecay,
     EpochTable,
     OneCycle,
+    Scaled,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "ExactBatchNormalization",
     "HuberError",
     "OneCycle",
+    "Scaled",
     "SmoothL1",
     "SquaredError",
     "TorchAdam",

@@ -133,6 +133,25 @@ class OneCycle(_PerEpoch):
 
 
 @register
+class Scaled(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Another schedule times a number: for a variable that stands for the sum of several PyTorch parameters."""
+
+    def __init__(self, schedule: Any, factor: float) -> None:
+        super().__init__()
+        if isinstance(schedule, dict):
+            schedule = keras.optimizers.schedules.deserialize(schedule)
+        self.schedule, self.factor = schedule, float(factor)
+
+    def __call__(self, step: Any) -> Any:
+        """The other schedule's value, scaled."""
+        return self.schedule(step) * self.factor
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "factor": self.factor}
+
+
+@register
 class EpochTable(_PerEpoch):
     """Any scheduler that depends on the epoch alone (LambdaLR …), written down value by value.
 

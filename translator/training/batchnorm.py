@@ -1,0 +1,64 @@
+"""The same Keras model with PyTorch's BatchNorm statistics, and back with Keras' own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import keras
+
+from translator.training.registered import ExactBatchNormalization
+
+
+def with_exact_batchnorm(model: keras.Model, *, cumulative: Collection[str] = ()) -> keras.Model:
+    """A copy of a Functional or Sequential model whose BatchNormalizations store the unbiased variance, like PyTorch.
+
+    The copy has the same names, weights and outputs; a file of it needs `translator.training.registered` to load.
+    cumulative: names of the layers that average over all batches (`momentum=None` in PyTorch).
+    """
+
+    def exact(config: dict[str, Any]) -> dict[str, Any]:
+        momentum = None if config["name"] in cumulative else config["momentum"]
+        settings = {k: v for k, v in config.items() if k not in ("renorm", "renorm_clipping", "renorm_momentum")}
+        return keras.saving.serialize_keras_object(  # type: ignore[no-any-return]
+            ExactBatchNormalization.from_config({**settings, "momentum": momentum})
+        )
+
+    return _rebuilt(model, "BatchNormalization", exact)
+
+
+def with_native_batchnorm(model: keras.Model) -> keras.Model:
+    """A copy with Keras' own BatchNormalization in place of the exact one: it loads anywhere. Inference is the same."""
+
+    def native(config: dict[str, Any]) -> dict[str, Any]:
+        if config["momentum"] is None:
+            raise ValueError(f"{config['name']}: keras.layers.BatchNormalization has no cumulative average")
+        return keras.saving.serialize_keras_object(  # type: ignore[no-any-return]
+            keras.layers.BatchNormalization.from_config(config)
+        )
+
+    return _rebuilt(model, "ExactBatchNormalization", native)
+
+
+def _rebuilt(model: keras.Model, cls: str, replace: Any) -> keras.Model:
+    """The model from its config, each layer of class `cls` replaced, with the weights it has."""
+    if not any(type(layer).__name__ == cls for layer in model._flatten_layers(include_self=False, recursive=True)):
+        return model
+    config = _walk(keras.saving.serialize_keras_object(model), cls, replace)
+    copy = keras.saving.deserialize_keras_object(config)
+    values = {v.path: v for v in model.variables}
+    for variable in copy.variables:
+        if variable.path in values:  # a counter of batches is new
+            variable.assign(values[variable.path])
+    return copy
+
+
+def _walk(value: Any, cls: str, replace: Any) -> Any:
+    if isinstance(value, dict):
+        if value.get("class_name") == cls and isinstance(value.get("config"), dict):
+            made = replace(value["config"])
+            return {**{k: v for k, v in value.items() if k not in made}, **made}
+        return {key: _walk(item, cls, replace) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_walk(item, cls, replace) for item in value]
+    return value

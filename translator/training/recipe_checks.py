@@ -1,0 +1,272 @@
+"""Is a Keras recipe the PyTorch recipe? Each part is tested alone, on right inputs, and what is wrong is named.
+
+A wrong batch, head, loss, BatchNorm or optimizer each shows as "the weights differ" once a model trains. Tested one by
+one, each is found even where several are wrong at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from translator.training.keras_side import KerasSide
+from translator.training.mapped import Mapped, exact_in_float64
+from translator.training.pairing import Pairing
+from translator.training.torch_side import Batch, TorchSide
+from translator.verdict import Difference, Effect
+from translator.verify.training import compare_values, ratio
+
+Prepare = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
+"""A user's own data pipeline: PyTorch's images and labels as arrays → what their Keras loop is fed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KerasRecipe:
+    """How a user trains the Keras model. prepare: None where they take the batches as parity lays them out."""
+
+    loss: Any
+    optimizer: keras.optimizers.Optimizer
+    prepare: Prepare | None = None
+
+
+def fed_wrongly(pairing: Pairing, prepare: Prepare, batch: Batch, loss: Any) -> Iterator[Difference]:
+    """What is wrong with the batches that the user's pipeline makes."""
+    given = next(a for a in batch.args if isinstance(a, torch.Tensor))
+    images, labels = prepare(given.numpy(), batch.target.numpy())
+    images, want = np.asarray(images), pairing.keras_inputs(batch, torch.float32)
+    if images.shape != want.shape or not np.array_equal(images, want):
+        yield _images(images, want, given.numpy())
+    yield from labels_wrong(np.asarray(labels), batch.target.numpy(), loss)
+
+
+def _images(got: np.ndarray, want: np.ndarray, raw: np.ndarray) -> Difference:
+    if got.shape == raw.shape and np.array_equal(got, raw):
+        fix = "transpose the batch: np.transpose(images, (0, 2, 3, 1))"
+        words = ("N, C, H, W", "N, C, H, W where the model reads N, H, W, C")
+    elif got.size == want.size and np.array_equal(np.sort(got.ravel()), np.sort(want.ravel())):
+        fix = "transpose, don't reshape: np.transpose(images, (0, 2, 3, 1))"
+        words = ("N, C, H, W", "the same numbers in another order")
+    else:
+        fix = "scale and normalise the images as on the PyTorch side"
+        words = (f"{_range(want)}", f"{_range(got)}, shape {got.shape}")
+    return Difference(
+        kind="batch-layout" if "order" in words[1] or "reads" in words[1] else "batch-values",
+        layers=("input",),
+        torch=words[0],
+        keras=words[1],
+        effect=Effect.TRAINING,
+        fix=fix,
+    )
+
+
+def labels_wrong(labels: np.ndarray, want: np.ndarray, loss: Any) -> Iterator[Difference]:
+    """One-hot labels for a sparse loss, or integers for a categorical one."""
+    name, integer = _loss_name(loss), want.dtype.kind in "iu"
+    if not integer:
+        return
+    flat = labels.reshape(len(labels), -1)
+    one_hot = flat.shape[1] > want[0].size and bool(np.all(np.isin(flat, (0, 1)))) and bool(np.all(flat.sum(1) == 1))
+    if "Sparse" in name and one_hot:
+        fix = "labels.argmax(axis=-1), or keras.losses.CategoricalCrossentropy(from_logits=True)"
+        yield _label_difference(f"one-hot labels {labels.shape} in {name}", fix)
+    elif name == "CategoricalCrossentropy" and not one_hot:
+        fix = "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or keras.utils.to_categorical(labels)"
+        yield _label_difference(f"integer labels {labels.shape} in {name}", fix)
+
+
+def _label_difference(words: str, fix: str) -> Difference:
+    return Difference(
+        kind="labels", layers=("loss",), torch="integer labels (N,)", keras=words, effect=Effect.TRAINING, fix=fix
+    )
+
+
+def head_wrong(
+    pairing: Pairing, torch_side: TorchSide, keras_outputs: np.ndarray, want: np.ndarray
+) -> Difference | None:
+    """Whether Keras puts out what PyTorch does: probabilities in place of logits are recognised. Both in float64."""
+    if ratio(float(np.abs(keras_outputs - want).max()), float(np.abs(want).max())) <= _LIMIT:
+        return None
+    axis = pairing.class_axis(torch_side.output)
+    for name, function in (("softmax", lambda x: _softmax(x, axis)), ("sigmoid", lambda x: 1 / (1 + np.exp(-x)))):
+        if np.abs(keras_outputs - np.asarray(function(want))).max() <= _LIMIT:
+            return Difference(
+                kind="probabilities",
+                layers=("output",),
+                torch="logits",
+                keras=f"probabilities: {name} of PyTorch's outputs",
+                effect=Effect.INFERENCE,
+                fix=f"leave the {name} out and take from_logits=True in the loss",
+            )
+    return Difference(
+        kind="function",
+        layers=("output",),
+        torch=_range(want),
+        keras=_range(keras_outputs),
+        effect=Effect.INFERENCE,
+        fix="translator audit names the layers that differ",
+        detail="the two models put out different numbers for the same batch",
+    )
+
+
+def loss_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch, loss: Any, exact: Mapped) -> Difference | None:
+    """Whether the user's loss is PyTorch's, given PyTorch's own outputs and right targets. In float64."""
+    target = pairing.keras_target(batch.target, torch_side.output, torch_side.dtype)
+    with torch.no_grad():
+        raw = torch_side.forward(batch)
+    outputs = _laid_out(pairing, torch_side, raw)
+    want = float(keras.ops.sum(exact.keras(target, outputs)))
+    name, flag = _loss_name(loss), getattr(loss, "_fn_kwargs", {}).get("from_logits")
+    try:
+        got = float(keras.ops.sum(loss(_targets_for(loss, target, outputs), outputs)))
+    except (ValueError, TypeError) as error:
+        words = str(error).splitlines()[0]
+        return _loss_difference(torch_side, name, exact, f"raises: {words}")
+    if ratio(abs(got - want), abs(want)) <= _LIMIT:
+        return None
+    if flag is False:
+        return Difference(
+            kind="from-logits",
+            layers=("loss",),
+            torch=f"{type(torch_side.loss).__name__} takes logits",
+            keras=f"{name}(from_logits=False) takes probabilities",
+            effect=Effect.TRAINING,
+            fix=f"keras.losses.{name}(from_logits=True)",
+        )
+    return _loss_difference(torch_side, name, exact, f"{got:.6g} where PyTorch has {want:.6g}")
+
+
+def _loss_difference(torch_side: TorchSide, name: str, exact: Mapped, words: str) -> Difference:
+    return Difference(
+        kind="loss",
+        layers=("loss",),
+        torch=type(torch_side.loss).__name__,
+        keras=f"{name} {words}",
+        effect=Effect.TRAINING,
+        fix=f"use {exact.name}, as translator.training.losses.map_loss makes it",
+    )
+
+
+def statistics_wrong(
+    pairing: Pairing, torch_side: TorchSide, batch: Batch, keras_side: KerasSide
+) -> Iterator[Difference]:
+    """BatchNorm momenta that differ, read off how far one batch moves the means. Takes the batch in on both sides."""
+    before = {name: value.copy() for name, value in torch_side.state().items()}
+    with torch.no_grad():
+        torch_side.forward(batch)
+    keras_side.model(pairing.keras_inputs(batch, torch_side.dtype), training=True)
+    state, values = torch_side.state(), keras_side.values()
+    wrong: dict[str, list[str]] = {}
+    for link in pairing.links:
+        if not link.tensors[0].endswith("running_mean"):
+            continue
+        (deviation,) = compare_values([link], state, values)
+        if deviation.error > _LIMIT:
+            (name,) = link.tensors
+            moved = float(np.abs(values[link.path] - before[name]).max())
+            whole = float(np.abs(state[name] - before[name]).max())
+            kept = 1.0 - moved / whole * _momentum(torch_side.module, name) if whole else 1.0
+            wrong.setdefault(f"{kept:.4g}", []).append(link.path.rpartition("/")[0])
+    own = _momentum(torch_side.module, "")
+    for keep, layers in wrong.items():
+        yield Difference(
+            kind="batchnorm-momentum",
+            layers=tuple(layers),
+            torch=f"momentum={own:g}: keeps {1 - own:g} of the old mean",
+            keras=f"momentum={keep}: keeps {keep}",
+            effect=Effect.TRAINING,
+            fix=f"BatchNormalization(momentum={1 - own:g})",
+        )
+
+
+def _momentum(module: torch.nn.Module, name: str) -> float:
+    """PyTorch's momentum of the BatchNorm that holds that tensor; of any, if the name is empty."""
+    owner = name.rpartition(".")[0]
+    for path, part in module.named_modules():
+        if isinstance(getattr(part, "momentum", None), float) and hasattr(part, "running_mean") and owner in ("", path):
+            return float(part.momentum)
+    return 0.1
+
+
+def optimizer_wrong(
+    optimizer: keras.optimizers.Optimizer, exact: Mapped, shape: tuple[int, ...] = (64,)
+) -> Difference | None:
+    """Whether the user's optimizer takes PyTorch's steps: both are given the same gradients, large and tiny ones."""
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=shape)
+    gradients = [rng.normal(size=shape) * 10.0 ** rng.uniform(-9, 0, size=shape) for _ in range(4)]
+    ends = []
+    for candidate in (optimizer, exact.keras):
+        part = candidate.optimizers[0] if isinstance(candidate, keras.optimizers.MultiOptimizer) else candidate
+        fresh = exact_in_float64(part)
+        variable = keras.Variable(start, dtype="float64")
+        fresh.build([variable])
+        for gradient in gradients:
+            fresh.apply([keras.ops.convert_to_tensor(gradient, dtype="float64")], [variable])
+        ends.append(keras.ops.convert_to_numpy(variable))
+    got, want = ends
+    moved = float(np.abs(want - start).max())
+    if ratio(float(np.abs(got - want).max()), moved) <= _LIMIT:
+        return None
+    named = dict(_settings(optimizer, exact.keras))
+    return Difference(
+        kind="optimizer-" + "-".join(named) if named else "optimizer",
+        layers=("optimizer",),
+        torch=", ".join(f"{k}={b}" for k, (_, b) in named.items()) or exact.name,
+        keras=", ".join(f"{k}={a}" for k, (a, _) in named.items()) or f"{type(optimizer).__name__} (another rule)",
+        effect=Effect.TRAINING,
+        fix=f"use {exact.name}({', '.join(f'{k}={b}' for k, (_, b) in named.items())})"
+        + (f": {exact.why}" if exact.why else ""),
+    )
+
+
+def _settings(got: Any, want: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """The hyperparameters that both have and that differ, with both values."""
+    ours, theirs = got.get_config(), want.get_config()
+    for key in ("learning_rate", "momentum", "nesterov", "beta_1", "beta_2", "rho", "epsilon", "amsgrad", "centered"):
+        a, b = ours.get(key), theirs.get(key)
+        if key in ours and key in theirs and a != b and not (_close(a, b)):
+            yield key, (a, b)
+    a, b = ours.get("weight_decay") or 0.0, theirs.get("weight_decay") or 0.0
+    if a != b:
+        yield "weight_decay", (a, b)
+
+
+def _close(a: Any, b: Any) -> bool:
+    """Equal but for float32: a learning rate is kept as a variable."""
+    return isinstance(a, float) and isinstance(b, float) and bool(np.float32(a) == np.float32(b))
+
+
+def _targets_for(loss: Any, target: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Right labels in the form that this loss takes."""
+    if _loss_name(loss) == "CategoricalCrossentropy" and target.dtype.kind in "iu":
+        return np.asarray(np.eye(outputs.shape[-1])[target])
+    return target
+
+
+def _laid_out(pairing: Pairing, torch_side: TorchSide, raw: torch.Tensor) -> np.ndarray:
+    return pairing.keras_target(raw, torch_side.output, torch_side.dtype)
+
+
+def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    powers = np.exp(x - x.max(axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis, keepdims=True))
+
+
+def _loss_name(loss: Any) -> str:
+    if isinstance(loss, str):
+        return type(keras.losses.get(loss)).__name__
+    return str(getattr(loss, "__name__", type(loss).__name__))
+
+
+def _range(array: Any) -> str:
+    array = np.asarray(array)
+    return f"values {array.min():.3g} … {array.max():.3g}"
+
+
+_LIMIT = 1e-8
+"""Relative error up to which two float64 computations are the same."""
