@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ RESNETS = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
     "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
 )  # fmt: skip
-QUICK = ("resnet18", "resnext50_32x4d")
+QUICK = ("resnet18",)
 GLUE = ("Lambda", "Permute", "TorchModuleWrapper")
 
 
@@ -96,7 +97,7 @@ def test_a_second_checkpoint_is_converted_without_tracing(monkeypatch: pytest.Mo
     x = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         want = second(x).numpy()
-    got = np.asarray(conversion.model(x.permute(0, 2, 3, 1).numpy()))
+    got = keras.ops.convert_to_numpy(conversion.model(x.permute(0, 2, 3, 1).numpy()))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 

@@ -41,7 +41,7 @@ def set_weights(model: keras.Model, bindings: Bound, state: Mapping[str, np.ndar
 def state_dict(model: keras.Model, bindings: Bound, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Every PyTorch tensor that the model's weights determine, by state-dict name, bit for bit."""
     read = (
-        (b, keras.ops.convert_to_numpy(variable_of(find_layer(model, path), b.variable)))
+        (b, keras.ops.convert_to_numpy(variable_of(find_layer(model, path), b.variable).value))
         for path, b in bindings
         if b.constant is None
     )

@@ -20,6 +20,7 @@ from translator.graph.fuse import fuse
 from translator.layout.assign import assign
 from translator.plan.build import build_plan
 from translator.plan.calls import Plan
+from translator.types import Layout
 
 Progress = Callable[[str], None]
 
@@ -62,14 +63,15 @@ def plan_of(captured: Captured) -> Plan:
 
 def claims_of(plan: Plan, emitted: Emitted) -> Claims:
     """What the plan says about the pair, for the judge to test."""
-    claim = _Values(plan, emitted)
+    claim = _Values(emitted)
     return Claims(
-        inputs=tuple(claim(value) for _, value in plan.inputs),
-        outputs=tuple(claim(value) for _, value in plan.outputs),
+        inputs=tuple(claim(value, plan.values[value].layout) for _, value in plan.inputs),
+        outputs=tuple(claim(v, at) for (_, v), at in zip(plan.outputs, plan.output_layouts, strict=True)),
         modules=tuple(
             ModuleClaim(
                 path=m.path, call=m.call,
-                inputs=tuple(claim(v) for v in m.inputs), outputs=tuple(claim(v) for v in m.outputs),
+                inputs=tuple(claim(v, at) for v, at in zip(m.inputs, m.input_layouts, strict=True)),
+                outputs=tuple(claim(v, at) for v, at in zip(m.outputs, m.output_layouts, strict=True)),
             )
             for m in plan.module_calls
         ),
@@ -79,16 +81,16 @@ def claims_of(plan: Plan, emitted: Emitted) -> Claims:
 
 
 class _Values:
-    """Claims of values, by the plan's value name."""
+    """Claims of values, by the plan's value name and the layout in which PyTorch's tensor lies there."""
 
-    def __init__(self, plan: Plan, emitted: Emitted) -> None:
-        self._plan, self._emitted = plan, emitted
+    def __init__(self, emitted: Emitted) -> None:
+        self._emitted = emitted
 
-    def __call__(self, value: str) -> ValueClaim:
+    def __call__(self, value: str, layout: Layout) -> ValueClaim:
         base, _, tensor = value.partition(":")
         base, _, call = base.partition("@")
         keras_value = KerasValue(operation=self._emitted.paths[base], call=int(call or 0), tensor=int(tensor or 0))
-        return ValueClaim(keras=keras_value, layout=self._plan.values[value].layout)
+        return ValueClaim(keras=keras_value, layout=layout)
 
 
 def _parameters(plan: Plan, emitted: Emitted) -> list[ParameterClaim]:

@@ -107,14 +107,18 @@ def _claims(module: nn.Module, model: Any, program: Any, keras_model: Any, names
     return Claims(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        modules=tuple(_modules(program, value)) if program is not None else (),
+        modules=tuple(_modules(module, program, value)) if program is not None else (),
         parameters=tuple(_parameters(module, model, keras_model, program)),
     )
 
 
-def _modules(program: Any, value: Callable[[str], ValueClaim | None]) -> Iterator[ModuleClaim]:
-    """A claim for every module call whose result is still a value of the Keras model."""
+def _modules(module: nn.Module, program: Any, value: Callable[[str], ValueClaim | None]) -> Iterator[ModuleClaim]:
+    """A claim for every module call whose result is still a value of the Keras model.
+
+    A BatchNorm whose input isn't one any more was folded into the call before it: the claim covers both.
+    """
     nodes = [n for n in program.exported_program.graph.nodes if n.op == "call_function"]
+    norms = {name for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     inside: dict[tuple[str, int], list[Any]] = {}
     for node in nodes:
         for path, call, _ in origin_of(node.name, node.meta).scopes:
@@ -123,7 +127,14 @@ def _modules(program: Any, value: Callable[[str], ValueClaim | None]) -> Iterato
         own = set(members)
         left = [n.name for n in members if any(user not in own for user in n.users)]
         claimed = tuple(v for v in map(value, left) if v is not None)
-        if claimed:
+        before = members[0].args[0] if path in norms and members[0].args else None
+        if before is not None and before.op == "call_function" and value(before.name) is None:
+            origin = origin_of(before.name, before.meta)
+            inputs = tuple(value(a.name) for a in before.args[:1])
+            yield ModuleClaim(
+                path=path, call=call, inputs=inputs, outputs=claimed, covers=((origin.module, origin.call),)
+            )
+        elif claimed:
             yield ModuleClaim(path=path, call=call, inputs=(), outputs=claimed)
 
 

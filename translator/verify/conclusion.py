@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import keras
+from torch import nn
 
 from translator.verdict import Check, Difference, Effect, LayerRow, Numerics, Report
 from translator.verify import ledger as books
@@ -88,8 +89,12 @@ def _checks(
             faults = {e.key: why for e in proof.book.in_order() if (why := _fault_in(e, slot, proof))}
             yield _number_check(name, counted[f"chain {slot}"], faults)
     settings = [d for d in proof.configuration if d.changes_function]
-    words = "; ".join(f"{d.layers[0]}: {d.kind} {d.torch} | {d.keras}" for d in settings[:3])
+    folded = _folded_norms(proof)
+    if folded:
+        words = "" if all(folded.values()) else f"{len(folded)} BatchNorms are folded away, and nobody asked for it"
+        yield Check(name="BatchNorms kept, or folded on request", ok=not words, subjects=len(folded), detail=words)
     if proof.configured:
+        words = "; ".join(f"{d.layers[0]}: {d.kind} {d.torch} | {d.keras}" for d in settings[:3])
         yield Check(name="configuration", ok=not settings, subjects=proof.configured, detail=words)
 
 
@@ -151,7 +156,19 @@ def _lost(layer: str, what: str) -> Difference:
 
 
 def _merged(proof: Proof) -> Iterable[Difference]:
+    allowed = "bn-folded" in proof.subject.claims.explained
     for key, into in proof.index.covered.items():
+        if into in _folded_norms(proof):
+            yield Difference(
+                kind="bn-folded",
+                layers=(into[0],),
+                torch="a BatchNorm of its own",
+                keras="folded into the layer before it",
+                effect=Effect.TRAINING,
+                fix="keep the BatchNormalization: its statistics no longer train",
+                allowed=allowed,
+            )
+            continue
         yield Difference(
             kind="merged",
             layers=(key[0],),
@@ -159,6 +176,13 @@ def _merged(proof: Proof) -> Iterable[Difference]:
             keras=f"computed together with {into[0]}",
             effect=Effect.NOTHING,
         )
+
+
+def _folded_norms(proof: Proof) -> dict[Key, bool]:
+    """Calls of BatchNorm modules that Keras computes in one with the layer before, and whether that was asked for."""
+    norms = {n for n, m in proof.module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    asked = "bn-folded" in proof.subject.claims.explained
+    return {into: asked for into in proof.index.covered.values() if into[0] in norms}
 
 
 def _unused(ledger: books.Ledger) -> Iterable[Difference]:

@@ -1,0 +1,68 @@
+"""The written files: they load where neither PyTorch nor we can be imported, on every backend, and compute the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+import translator
+from models import cifar_resnet
+from tests.models.test_conversion import RESNETS, with_statistics
+from translator.verify.artifact import ArtifactWorker, judge_file
+
+pytestmark = pytest.mark.model
+BACKENDS = ("tensorflow", "jax", "torch")
+NETWORKS = ["cifar", "resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in RESNETS[1:])]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_file_loads_and_agrees_on_every_backend(name: str, tmp_path: Path) -> None:
+    cifar = name == "cifar"
+    module = with_statistics(cifar_resnet.resnet() if cifar else getattr(torchvision.models, name)())
+    x = torch.randn(2, 3, 32, 32) if cifar else torch.randn(2, 3, 64, 64)
+    conversion = translator.convert(module, x, proof=False)
+    path = tmp_path / f"{name}.keras"
+    conversion.model.save(path)
+    for backend in BACKENDS:
+        with ArtifactWorker(backend) as worker:
+            artifact = judge_file(
+                path, module=module, model=conversion.model, claims=conversion.claims, args=(x,), worker=worker
+            )
+        assert artifact.error == "", backend
+        assert artifact.reloaded
+        assert (artifact.lambda_layers, artifact.custom_layers, artifact.transposes) == (0, 0, 0)
+        assert artifact.max_rel is not None
+        assert artifact.max_rel < 1e-4
+
+
+def test_a_file_that_needs_our_code_is_found_out(tmp_path: Path) -> None:
+    import keras
+
+    module = torch.nn.Sequential(torch.nn.ReLU())
+    x = torch.randn(2, 4)
+    conversion = translator.convert(module, x, proof=False)
+    inputs = keras.Input((4,), name="x")
+    outputs = keras.layers.Lambda(lambda v: v * (v > 0), output_shape=(4,))(inputs)
+    path = tmp_path / "lambda.keras"
+    model = keras.Model(inputs, outputs)
+    model.save(path)
+    artifact = judge_file(path, module=module, model=model, claims=conversion.claims, args=(x,))
+    assert not artifact.reloaded
+    assert "Lambda" in artifact.error
+    assert artifact.lambda_layers == 1
+
+
+def test_a_file_with_another_weight_is_found_out(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    x = torch.randn(2, 4)
+    conversion = translator.convert(module, x, proof=False)
+    path = tmp_path / "linear.keras"
+    conversion.model.save(path)
+    kernel = conversion.model.get_layer("m_0").kernel
+    kernel.assign(kernel + 1e-6)
+    artifact = judge_file(path, module=module, model=conversion.model, claims=conversion.claims, args=(x,))
+    assert not artifact.reloaded
+    assert artifact.error == "1 of 2 weights are others after loading"
