@@ -15,7 +15,7 @@ from tests.unit.report_golden import must_equal_golden
 from tests.unit.report_laws import reports
 from translator.report import words
 from translator.report.grid import Column, Fit, Grid, middle
-from translator.report.text import render
+from translator.report.text import fitting, render
 from translator.verdict import Balance, Check, Report, Verdict
 
 
@@ -207,3 +207,10 @@ def test_buffers_are_told_apart_where_they_are_known() -> None:
         "3 trainable",
         "4 BN statistics",
     ]
+
+
+def test_of_many_findings_those_that_fit_are_shown() -> None:
+    assert fitting("one; two; and 17 more", 30) == "one; two; and 17 more"
+    assert fitting("one; two; and 17 more", 14) == "one; two; …"
+    assert fitting("one; two; and 17 more", 4) == "one; …"
+    assert fitting("a sentence that wraps", 9) == "a sentence that wraps"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -145,20 +146,24 @@ class _Page:
         found = [("Lost for training", line) for line in self.report.lost]
         found += [("Note", line) for line in self.report.notes]
         rows = [
-            (_bold(label) if i == 0 or found[i - 1][0] != label else Text(), Text(words.clean(line)))
+            (_bold(label) if i == 0 or found[i - 1][0] != label else Text(), Text("·"), Text(words.clean(line)))
             for i, (label, line) in enumerate(found)
         ]
-        return self.grid((Column(), Column(fit=Fit.WRAP, least=20)), rows, indent=0)
+        return self.grid((Column(), Column(), Column(fit=Fit.WRAP, least=20)), rows, indent=0)
 
     def checks(self) -> list[Text]:
+        """Each check in one line; of many findings those that fit: the other forms have them all."""
+        names = [words.clean(check.name) for check in self.report.checks]
+        subjects = [words.count(check.subjects) for check in self.report.checks]
+        taken = max(map(cell_len, names), default=0) + max(map(len, subjects), default=0)
         rows = [
             (
                 self.mark(words.check_failure(check) is None),
-                Text(words.clean(check.name)),
-                Text(words.count(check.subjects)),
-                _dim(words.clean(words.check_words(check))),
+                Text(name),
+                Text(number),
+                _dim(fitting(words.clean(words.check_words(check)), self.width - taken - 10)),
             )
-            for check in self.report.checks
+            for check, name, number in zip(self.report.checks, names, subjects, strict=True)
         ]
         columns = (Column(), Column(fit=Fit.WRAP, least=12), Column(right=True), Column(fit=Fit.WRAP, least=20))
         none = Text.assemble("  ", self.mark(ok=False), "  nothing was checked, which proves nothing")
@@ -231,6 +236,17 @@ class _Page:
     ) -> list[Text]:
         grid = Grid(columns=columns, width=self.width, indent=indent, under=under)
         return [line for block in grid.blocks(rows, self.console) for line in block]
+
+
+def fitting(text: str, width: int) -> str:
+    """As many of the parts between "; " as fit into `width`, at least one; "…" stands for the others."""
+    if cell_len(text) <= width:
+        return text
+    parts = text.split("; ")
+    kept = len(parts) - 1
+    while kept > 1 and cell_len("; ".join(parts[:kept])) + 3 > width:
+        kept -= 1
+    return "; ".join(parts[: max(1, kept)]) + ("; …" if len(parts) > 1 else "")
 
 
 def flow(parts: Iterable[str], width: int, *, joint: str = " · ") -> list[str]:
