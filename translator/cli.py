@@ -23,7 +23,7 @@ from translator.commands.transfer import transfer
         "translator audit models/cifar_resnet.py:resnet models/cifar_resnet_keras.py:resnet",
     ),
 )
-@click.version_option(package_name="translator")
+@click.version_option(package_name="translator", prog_name="translator")
 def cli() -> None:
     """PyTorch models to native Keras 3 models, with a proof that both are the same function.
 

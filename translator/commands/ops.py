@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -17,15 +18,18 @@ def ops(*, as_json: bool, quiet: bool) -> int:
     from translator.plan.registry import supported
 
     rules = [{"op": r.op, "since": r.since, "keras": r.keras, "summary": r.summary} for r in supported()]
-    if quiet:
-        return 0
-    if as_json:
-        click.echo(json.dumps(rules, indent=2))
-        return 0
+    with options.reader_may_leave():
+        if as_json:
+            click.echo(json.dumps(rules, indent=2))
+        elif not quiet:
+            _print_table(rules)
+    return 0
+
+
+def _print_table(rules: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("op", "since opset", "Keras", "rule", title=f"{len(rules)} ONNX ops", title_justify="left")
     for rule in rules:
         table.add_row(*(str(value) for value in rule.values()))
     options.console().print(table)
-    return 0

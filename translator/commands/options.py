@@ -102,9 +102,6 @@ def runs(command: Callable[..., int]) -> Callable[..., None]:
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted: no output was written", err=True)
             status = _INTERRUPTED
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
-            status = 0
         except click.ClickException:
             raise
         except TranslatorError as error:
@@ -160,10 +157,24 @@ def console() -> Console:
     """The console for results: stdout, as wide as the terminal."""
     from rich.console import Console
 
-    plain = Console()
+    class ResultConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1, which means that a check failed
+
+    plain = ResultConsole()
     if plain.is_terminal or "COLUMNS" in os.environ:
         return plain
-    return Console(width=_PLAIN_WIDTH)
+    return ResultConsole(width=_PLAIN_WIDTH)
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Where results are printed: `| head` reads a few lines and leaves, which is no error and changes no verdict."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -211,7 +222,8 @@ def show(report: Report, *, layers: bool, quiet: bool) -> int:
     if not quiet:
         from translator.report.text import render
 
-        render(report, console(), layers=layers)
+        with reader_may_leave():
+            render(report, console(), layers=layers)
     return report.exit_status
 
 
