@@ -53,6 +53,29 @@ Step = Permute | Reshape | Flip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """A BatchNorm folded into a kernel or bias, by the names of its tensors: computed in float64, no way back.
+
+    role: kernel · s, or (bias − mean) · s + beta, with s = gamma / sqrt(variance + epsilon). axes: how many of the
+    variable's last axes are the channels (two in a depthwise kernel).
+    """
+
+    role: Literal["kernel", "bias"]
+    mean: str
+    variance: str
+    epsilon: float
+    gamma: str | None = None
+    beta: str | None = None
+    axes: int = 1
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors that this variable answers for; the two roles share them out."""
+        names = (self.gamma, self.variance) if self.role == "kernel" else (self.beta, self.mean)
+        return tuple(name for name in names if name is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightBinding:
     """One Keras variable and what it is made of.
 
@@ -70,16 +93,18 @@ class WeightBinding:
     steps: tuple[Step, ...] = ()
     trainable: bool = True
     constant: np.ndarray | None = None
+    fold: Fold | None = None
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Names of the PyTorch tensors it reads, in order, without repeats."""
-        return tuple(dict.fromkeys(p.tensor for p in self.pieces))
+        """Names of the PyTorch tensors that it is made of, in order, without repeats."""
+        own = dict.fromkeys(p.tensor for p in self.pieces)
+        return (*own, *(self.fold.tensors if self.fold else ()))
 
     @property
     def invertible(self) -> bool:
         """Whether the PyTorch tensors follow from the Keras variable."""
-        return self.join == "concat" and bool(self.pieces)
+        return self.join == "concat" and bool(self.pieces) and self.fold is None
 
 
 def to_keras(binding: WeightBinding, state: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -87,7 +112,9 @@ def to_keras(binding: WeightBinding, state: Mapping[str, np.ndarray]) -> np.ndar
     if binding.constant is not None:
         return binding.constant
     parts = [_cut(state[p.tensor], p.region) for p in binding.pieces]
-    if len(parts) == 1:
+    if not parts:
+        value = np.zeros(binding.shape, dtype=np.float32)
+    elif len(parts) == 1:
         value = parts[0]
     else:
         value = (
@@ -99,7 +126,22 @@ def to_keras(binding: WeightBinding, state: Mapping[str, np.ndarray]) -> np.ndar
         value = _forward(step, value)
     if value.shape != binding.shape:
         raise InternalError(f"binding of {binding.variable} gives shape {value.shape}, want {binding.shape}")
-    return value
+    return value if binding.fold is None else _folded(binding.fold, value, state)
+
+
+def _folded(fold: Fold, value: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A kernel or bias with the BatchNorm in it, rounded once, at the end."""
+
+    def read(name: str | None, otherwise: float) -> np.ndarray:
+        return np.float64(otherwise) if name is None else state[name].astype(np.float64)
+
+    scale = read(fold.gamma, 1.0) / np.sqrt(read(fold.variance, 1.0) + fold.epsilon)
+    wide = value.astype(np.float64)
+    if fold.role == "kernel":
+        result = wide * scale.reshape(value.shape[-fold.axes :])
+    else:
+        result = (wide - read(fold.mean, 0.0)) * scale + read(fold.beta, 0.0)
+    return result.astype(value.dtype)
 
 
 def to_torch(

@@ -115,6 +115,19 @@ def test_conversion_is_deterministic() -> None:
     assert first.model.to_json() == second.model.to_json()
 
 
+def test_folding_on_request_is_explained_and_keeps_the_function() -> None:
+    module = with_statistics(cifar_resnet.resnet())
+    conversion = translator.convert(module, torch.randn(2, 3, 32, 32), fold=True)
+    report = conversion.report
+    assert report.verdict is Verdict.EXPLAINED
+    assert report.numerics["float64"].max_rel < 1e-6
+    assert "BatchNormalization" not in {layer.cls for layer in conversion.plan.layers}
+    (folded,) = [d for d in report.differences if d.kind == "bn-folded"]
+    assert len(folded.layers) == 15
+    assert report.balance.keras_total == 195_178
+    assert report.balance.unexplained == 0
+
+
 @pytest.mark.slow
 def test_a_network_of_1202_layers_translates_saves_and_loads(tmp_path: object) -> None:
     module = with_statistics(cifar_resnet.resnet1202())

@@ -28,6 +28,11 @@ def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
     return found  # type: ignore[no-any-return]
 
 
+def numbers(variable: keras.Variable) -> np.ndarray:
+    """The value of a variable, on any backend."""
+    return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))  # type: ignore[no-any-return]
+
+
 def set_weights(model: keras.Model, bindings: Bound, state: Mapping[str, np.ndarray]) -> None:
     """Set every bound variable from PyTorch tensors by state-dict name. Nothing is set if one doesn't fit."""
     values = [(variable_of(find_layer(model, path), b.variable), to_keras(b, state)) for path, b in bindings]
@@ -41,7 +46,7 @@ def set_weights(model: keras.Model, bindings: Bound, state: Mapping[str, np.ndar
 def state_dict(model: keras.Model, bindings: Bound, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Every PyTorch tensor that the model's weights determine, by state-dict name, bit for bit."""
     read = (
-        (b, keras.ops.convert_to_numpy(variable_of(find_layer(model, path), b.variable).value))
+        (b, numbers(variable_of(find_layer(model, path), b.variable)))
         for path, b in bindings
         if b.constant is None
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
+from translator.bindings import WeightBinding
 from translator.capture.trace import Captured, capture
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.emit.keras_model import Emitted, bound, emit, load_state
@@ -20,6 +21,7 @@ from translator.graph.fuse import fuse
 from translator.layout.assign import assign
 from translator.plan.build import build_plan
 from translator.plan.calls import Plan
+from translator.plan.fold import fold as fold_norms
 from translator.types import Layout
 
 Progress = Callable[[str], None]
@@ -31,6 +33,7 @@ def translate(
     *,
     example_kwargs: Mapping[str, Any] | None = None,
     name: str = "",
+    fold: bool = False,
     on_stage: Progress = lambda stage: None,
 ) -> EngineResult:
     """Translate a module. Raises UnsupportedError where an op, or a setting of one, has no faithful Keras twin."""
@@ -40,6 +43,8 @@ def translate(
     captured = capture(module, example_inputs, example_kwargs=example_kwargs, name=name)
     clock.start("plan")
     plan = plan_of(captured)
+    if fold:
+        plan = fold_norms(plan)
     clock.start("emit")
     emitted = emit(plan, state_of(module))
     clock.stop()
@@ -72,11 +77,13 @@ def claims_of(plan: Plan, emitted: Emitted) -> Claims:
                 path=m.path, call=m.call,
                 inputs=tuple(claim(v, at) for v, at in zip(m.inputs, m.input_layouts, strict=True)),
                 outputs=tuple(claim(v, at) for v, at in zip(m.outputs, m.output_layouts, strict=True)),
+                covers=m.covers,
             )
             for m in plan.module_calls
         ),
         parameters=tuple(_parameters(plan, emitted)),
         aliases=plan.aliases,
+        explained={"bn-folded": "asked for"} if any(b.fold for _, b in bound(plan)) else {},
     )  # fmt: skip
 
 
@@ -96,18 +103,25 @@ class _Values:
 def _parameters(plan: Plan, emitted: Emitted) -> list[ParameterClaim]:
     claims = []
     for layer, binding in bound(plan):
-        how = "constant" if binding.constant is not None else "sum" if binding.join == "sum" else "same"
         counts = tuple(_count(p.region, plan.tensor_shapes[p.tensor]) for p in binding.pieces)
         claims.append(
             ParameterClaim(
                 layer=emitted.paths[layer],
                 variable=binding.variable,
-                tensors=tuple(p.tensor for p in binding.pieces),
-                how=how,  # type: ignore[arg-type]
-                counts=counts,
+                tensors=binding.tensors if binding.fold else tuple(p.tensor for p in binding.pieces),
+                how=_how(binding),
+                counts=() if binding.fold else counts,
             )
         )
     return claims
+
+
+def _how(binding: WeightBinding) -> Literal["same", "sum", "constant", "computed"]:
+    if binding.fold is not None:
+        return "computed"
+    if binding.constant is not None:
+        return "constant"
+    return "sum" if binding.join == "sum" else "same"
 
 
 def _count(region: tuple[tuple[int, int], ...] | None, shape: tuple[int, ...]) -> int:

@@ -12,6 +12,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,10 @@ def translate(
     example_kwargs: Mapping[str, Any] | None = None,
     name: str = "",
     dynamo: bool = True,
+    fold: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> EngineResult:
-    """Convert with onnx2keras. Raises UnsupportedError with that package's own words where it can't."""
+    """Convert with onnx2keras; fold says that the BatchNorms it folds away were meant to go. Raises UnsupportedError with that package's own words where it can't."""
     if example_kwargs:
         raise InputError("the engine onnx2keras takes positional inputs only", fix="use --engine native")
     timing: dict[str, float] = {}
@@ -49,6 +51,8 @@ def translate(
     timing["emit"] = time.perf_counter() - start
     names = {op.name for op in keras_model.operations}
     claims = _claims(module, model, program, keras_model, names)
+    if fold:
+        claims = replace(claims, explained={"bn-folded": "asked for"})
     return EngineResult(
         model=keras_model,
         claims=claims,

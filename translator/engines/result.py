@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class EngineResult:
     """model: the Keras model, weights set. load_state: sets its weights from PyTorch tensors by name, where possible.
 
-    plan, bindings (by the layer's path): the native engine's; None and empty for another engine. timing: seconds by stage. notes: for the report.
+    plan, bindings (by the layer's path): the native engine's; None and empty for another engine.
+    timing: seconds by stage. notes: for the report.
     """
 
     model: keras.Model

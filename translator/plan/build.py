@@ -28,7 +28,6 @@ def build_plan(
     context = PlanContext(graph, assignment, namer)
     for value in graph.inputs:
         context.values[value] = Ref(namer.unique(clean(value)))
-        context.layouts[context.values[value].value] = assignment.layouts[value]
     for node in graph.nodes:
         _plan_node(node, context, rules[node.key].function)
     outputs = tuple((name, _output(name, context)) for name in graph.outputs)
@@ -42,6 +41,7 @@ def build_plan(
         module_calls=tuple(_module_calls(graph, context)),
         tensor_shapes={tensor: shape for tensor, (shape, _) in tensors.items()},
         aliases=dict(aliases),
+        output_layouts=tuple(assignment.outputs[value] for value in graph.outputs),
         lost=tuple(dict.fromkeys(context.lost)),
         notes=tuple(dict.fromkeys(context.notes)),
     )
@@ -65,11 +65,9 @@ def _refuse_unknown(graph: Graph, known: set[str]) -> None:
 def _plan_node(node: NodeView, context: PlanContext, function: object) -> None:
     planned = function(node, context)  # type: ignore[operator]
     refs = planned if isinstance(planned, tuple) else (planned,)
-    for index, (value, ref) in enumerate(zip(node.outputs, refs, strict=False)):
-        if not value:
-            continue
-        context.values[value] = ref
-        context.layouts.setdefault(ref.value, context.out_layout(node, index))
+    for value, ref in zip(node.outputs, refs, strict=False):
+        if value:
+            context.values[value] = ref
 
 
 def _output(name: str, context: PlanContext) -> str:
@@ -79,19 +77,19 @@ def _output(name: str, context: PlanContext) -> str:
             reason="data-dependent-shape",
             fix="leave it out of the model's outputs",
         )
-    ref = context.values[name]
+    have, want = context.assignment.layouts[name], context.assignment.outputs[name]
     node = context.graph.producers().get(name) or context.graph.nodes[-1]
-    moved = context.move(ref, context.layouts[ref.value], context.assignment.outputs[name], context.shape(name), node)
-    context.layouts.setdefault(moved.value, context.assignment.outputs[name])
-    return moved.value
+    return context.move(context.values[name], have, want, context.shape(name), node).value
 
 
 def _values(context: PlanContext, outputs: tuple[tuple[str, str], ...]) -> dict[str, ValueInfo]:
-    named = [(value, ref.value) for value, ref in context.values.items()] + list(outputs)
-    return {
-        ref: ValueInfo(shape=context.shape(value), dtype=context.dtype(value), layout=context.layouts[ref])
-        for value, ref in named
-    }
+    """What flows, by the plan's name; a value that is several tensors of PyTorch is described as the first of them."""
+    found: dict[str, ValueInfo] = {}
+    named = [(value, ref.value, context.assignment.layouts[value]) for value, ref in context.values.items()]
+    named += [(value, ref, context.assignment.outputs[value]) for value, ref in outputs]
+    for value, ref, layout in named:
+        found.setdefault(ref, ValueInfo(shape=context.shape(value), dtype=context.dtype(value), layout=layout))
+    return found
 
 
 def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
@@ -113,6 +111,8 @@ def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
                 path=path, call=call, cls=cls,
                 inputs=tuple(context.values[v].value for v in read),
                 outputs=tuple(context.values[v].value for v in left),
+                input_layouts=tuple(context.assignment.layouts[v] for v in read),
+                output_layouts=tuple(context.assignment.layouts[v] for v in left),
             )
         )  # fmt: skip
     return calls

@@ -84,20 +84,28 @@ Call = LayerCall | OpCall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleCall:
-    """One call of one PyTorch module and the plan's values that are its outputs (and tensor inputs), in order."""
+    """One call of one PyTorch module and the plan's values that are its outputs (and tensor inputs), in order.
+
+    input_layouts, output_layouts: how PyTorch's tensor lies in each. One value can be several tensors of PyTorch: a
+    transpose that moves nothing gives the same value another layout. covers: calls of modules before it that are
+    computed in one with it (a convolution whose BatchNorm is folded in).
+    """
 
     path: str
     call: int
     cls: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    input_layouts: tuple[Layout, ...] = ()
+    output_layouts: tuple[Layout, ...] = ()
+    covers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A whole model. `inputs` and `outputs` are (public name, value); `calls` stand in the order of computation.
 
-    values: every value by name, inputs included. module_calls: what the exporter said about the PyTorch modules.
+    values: every value by name, inputs included. output_layouts: how each output lies. module_calls: what the exporter said about the PyTorch modules.
     lost: what training loses, one sentence each. notes: what a reader should know (an op rewritten, a constant kept).
     """
 
@@ -110,6 +118,7 @@ class Plan:
     module_calls: tuple[ModuleCall, ...] = ()
     tensor_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    output_layouts: tuple[Layout, ...] = ()
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from translator.bindings import Flip, Permute, Piece, Reshape, Step, WeightBinding
+from translator.bindings import Flip, Fold, Permute, Piece, Reshape, Step, WeightBinding
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.errors import InputError
 from translator.types import Layout
@@ -98,6 +98,8 @@ def _binding_json(layer: str, binding: WeightBinding) -> dict[str, Any]:
     }
     if len(binding.pieces) > 1:
         entry |= {"join": binding.join, "axis": binding.axis}
+    if binding.fold is not None:
+        entry["fold"] = asdict(binding.fold)
     return entry | {"steps": [_step_json(step) for step in binding.steps]}
 
 
@@ -110,6 +112,7 @@ def _binding(entry: Mapping[str, Any]) -> tuple[str, WeightBinding]:
         join=entry.get("join", "concat"),
         axis=entry.get("axis", 0),
         steps=tuple(_step(step) for step in entry["steps"]),
+        fold=Fold(**entry["fold"]) if "fold" in entry else None,
     )
     return entry["layer"], binding
 
@@ -142,6 +145,7 @@ def _claims(document: Mapping[str, Any]) -> Claims:
                 call=m["call"],
                 inputs=tuple(None if v is None else _value(v) for v in m["inputs"]),
                 outputs=tuple(None if v is None else _value(v) for v in m["outputs"]),
+                covers=tuple((path, call) for path, call in m["covers"]),
             )
             for m in document["modules"]
         ),

@@ -64,7 +64,7 @@ def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:
 
 def digest(variable: Any, keras: Any) -> str:
     """A hash of one variable's bits."""
-    return hashlib.sha256(keras.ops.convert_to_numpy(variable.value).tobytes()).hexdigest()
+    return hashlib.sha256(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)).tobytes()).hexdigest()
 
 
 def count(model: Any) -> dict[str, int]:
