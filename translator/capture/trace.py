@@ -77,7 +77,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
         if not isinstance(value, torch.Tensor) or value.ndim == 0:
             return None
         spatial = range(2, value.ndim) if dynamic_hw and value.ndim >= 4 else ()
-        return {0: torch.export.Dim.AUTO, **{axis: torch.export.Dim.AUTO for axis in spatial}}
+        return dict.fromkeys((0, *spatial), torch.export.Dim.AUTO)
 
     shapes = (*(torch.utils._pytree.tree_map(dims, a) for a in args),)
     if kwargs:
@@ -90,7 +90,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
         raise UnsupportedError(
             f"torch.export can't trace {type(module).__name__}: {_first_line(error)}",
             reason="export",
-            fix="make the model exportable (torch.export.export(model, inputs) must work), or audit it with `translator audit`",
+            fix="make torch.export.export(model, inputs) work, or judge a port of your own with `translator audit`",
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Cut a very deep plan into nested models, one per PyTorch module.
 
-Keras walks a Functional graph by recursion, once per layer of its longest chain: at about 1,000 the interpreter stops it,
-at build and at load. A plan whose chain is longer than `LIMIT` becomes models inside models, along the module tree.
+Keras walks a Functional graph by recursion, once per layer of its longest chain: at about 1,000 the interpreter stops
+it, at build and at load. A plan whose chain is longer than `LIMIT` becomes models in models, along the module tree.
 """
 
 from __future__ import annotations

@@ -45,7 +45,6 @@ def ratio(numerator: SymDim, denominator: SymDim) -> SymDim | None:
     if isinstance(numerator, int) and isinstance(denominator, int):
         return numerator // denominator if denominator and numerator % denominator == 0 else None
     quotient = sympy.cancel(sympy.sympify(numerator) / sympy.sympify(denominator))
-    top, bottom = quotient.as_numer_denom()
-    if bottom != 1:
+    if quotient.as_numer_denom()[1] != 1:
         return None
     return int(quotient) if quotient.is_Integer else quotient

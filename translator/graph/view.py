@@ -32,6 +32,7 @@ class NodeView:
         return f"{self.domain}::{self.op}" if self.domain else self.op
 
     def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute, or the default where it is absent."""
         return self.attributes.get(name, default)
 
     def has(self, index: int) -> bool:
@@ -40,6 +41,7 @@ class NodeView:
 
     @property
     def where(self) -> Where:
+        """The place in the user's model, for messages."""
         source = self.origin.source
         return Where(module=self.origin.module or "(root)", source=source, node=f"{self.key} {self.name}".strip())
 
@@ -71,6 +73,7 @@ class Graph:
         return public(self.shapes[value])
 
     def rank(self, value: str) -> int:
+        """Number of axes of a value."""
         return len(self.shapes[value])
 
     def is_runtime(self, value: str) -> bool:
@@ -86,7 +89,9 @@ class Graph:
         return {value: tuple(nodes) for value, nodes in table.items()}
 
     def producers(self) -> Mapping[str, NodeView]:
+        """The node that computes each value."""
         return {value: node for node in self.nodes for value in node.outputs}
 
     def runtime_inputs(self, node: NodeView) -> Iterator[str]:
+        """The inputs of a node that depend on the model's input."""
         return (value for value in node.inputs if self.is_runtime(value))

@@ -1,7 +1,7 @@
 """Decide a layout for every runtime value first; the plan applies the decision afterwards.
 
 One walk in order of computation: every op says what it demands and how its result then lies. A transpose stands only
-where an input's layout isn't the one demanded. The free choices (the model's inputs) are tried, the fewest transposes win.
+where an input's layout isn't the one demanded. Of the free choices (the model's inputs) the fewest transposes win.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def _walk(graph: Graph, inputs: dict[str, Layout]) -> Assignment:
         wanted = demand(node, have, graph)
         demands[_key(node)] = wanted
         moved |= {(v, want) for v, want in wanted.inputs.items() if layouts[v] != want}
-        for name, layout in zip(node.outputs, wanted.outputs, strict=False):
-            layouts[name] = layout
+        layouts.update(zip(node.outputs, wanted.outputs, strict=False))
     outputs = {name: _public(layouts[name]) for name in graph.outputs if name in layouts}
     moved |= {(name, want) for name, want in outputs.items() if layouts[name] != want}
     return Assignment(layouts=layouts, demands=demands, outputs=outputs, transposes=len(moved))

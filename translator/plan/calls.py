@@ -105,7 +105,8 @@ class ModuleCall:
 class Plan:
     """A whole model. `inputs` and `outputs` are (public name, value); `calls` stand in the order of computation.
 
-    values: every value by name, inputs included. output_layouts: how each output lies. module_calls: what the exporter said about the PyTorch modules.
+    values: every value by name, inputs included. output_layouts: how each output lies. module_calls: what the exporter
+    said about the PyTorch modules.
     lost: what training loses, one sentence each. notes: what a reader should know (an op rewritten, a constant kept).
     """
 

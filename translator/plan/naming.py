@@ -25,6 +25,7 @@ class Namer:
         return self.unique("_".join(parts) or snake(role))
 
     def unique(self, base: str) -> str:
+        """`base`, or `base_1` … where it is taken already."""
         name, count = base, 0
         while name in self._taken:
             count += 1
