@@ -37,7 +37,10 @@ def translate(
     fold: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> EngineResult:
-    """Convert with onnx2keras; fold says that the BatchNorms it folds away were meant to go. Raises UnsupportedError with that package's own words where it can't."""
+    """Convert with onnx2keras; `fold` says that the BatchNorms it folds away were meant to go.
+
+    Raises UnsupportedError with that package's own words where it can't.
+    """
     if example_kwargs:
         raise InputError("the engine onnx2keras takes positional inputs only", fix="use --engine native")
     timing: dict[str, float] = {}
@@ -162,7 +165,7 @@ def _parameters(module: nn.Module, model: Any, keras_model: Any, program: Any) -
 
 
 def _folded(program: Any, module: nn.Module) -> dict[str, str]:
-    """The BatchNorm module whose result each ONNX value is: where a Conv gives it, the exporter folded the BatchNorm."""
+    """The BatchNorm module whose result each ONNX value is: where a Conv gives it, the exporter folded it."""
     if program is None:
         return {}
     norms = {name for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
