@@ -1,8 +1,8 @@
 """Each code block of the README and of docs/ runs, and what is shown as its output is its output.
 
 `sh` and `python` blocks run in order in a checkout of their own; a `text` block behind one shows what it printed. In it
-a line "…" stands for any lines; errors, seconds, hashes and widths may differ. `<!-- exit 1 -->` before a block names
-its exit status, `<!-- not run: why -->` leaves it out.
+a line "…" stands for any lines; errors, seconds, hashes, widths and accuracies above 95 % may differ. `<!-- exit 1 -->`
+before a block names its exit status, `<!-- not run: why -->` leaves it out.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def normal(text: str) -> list[str]:
         (r"\b\d(\.\d+)?e-\d+\b", "<error>"),
         (r"\b[0-9a-f]{12,64}\b", "<hash>"),
         (r"\b\d+(\.\d+)? ?(s|ms|MB|kB)\b", "<amount>"),
+        (r"\b(9[5-9]\.\d\d|100\.00)% \(\d+ of (\d+) images\)", r"<above 95 %> (\2 images)"),
         (r"[─━═]+", "─"),
         (r"[ \t]+", " "),
     ):
@@ -102,6 +103,9 @@ def test_a_block_that_fails_or_prints_something_else_is_noticed() -> None:
     assert missing(first.shown, "a 3.4e-06\nb\n") == "z"
     assert missing(first.shown, "b\nz\n") == "a <error>"
     assert second.shown is None
+    accuracy = "test accuracy {} of 360 images) → resnet.ckpt"
+    assert missing(accuracy.format("99.17% (357"), accuracy.format("95.56% (344")) == ""
+    assert missing(accuracy.format("99.17% (357"), accuracy.format("94.72% (341")) != ""
     assert list(blocks("<!-- not run: needs a GPU -->\n```sh\nfalse\n```\n")) == []
 
 
