@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -211,10 +212,16 @@ def write_report(report: Report, path: Path | None, outputs: Outputs) -> None:
         outputs.commit(path)
 
 
-def keep(output: Path, outputs: Outputs, proof: Report, *, keep_failed: bool) -> None:
-    """Put a finished output in place if its proof holds, or if failed ones are wanted too."""
+def keep(output: Path, outputs: Outputs, proof: Report, *, keep_failed: bool) -> Report:
+    """Put a finished output in place if its proof holds, or if failed ones are wanted too.
+
+    Returns the report with the file's own name: it was judged under its temporary one.
+    """
     if proof.exit_status == 0 or keep_failed:
         outputs.commit(output)
+    if proof.artifact is None:
+        return proof
+    return replace(proof, artifact=replace(proof.artifact, path=str(output)))
 
 
 def show(report: Report, *, layers: bool, quiet: bool) -> int:

@@ -42,6 +42,6 @@ def source(
             from translator.emit.source.api import write_source_file
 
             proof = write_source_file(request, on_progress=on_progress)
-        options.keep(output, outputs, proof, keep_failed=keep_failed)
+        proof = options.keep(output, outputs, proof, keep_failed=keep_failed)
         options.write_report(proof, report, outputs)
     return options.show(proof, layers=layers, quiet=quiet)

@@ -53,6 +53,6 @@ def transfer(
             from translator.audit.api import transfer_files
 
             proof = transfer_files(request, on_progress=on_progress)
-        options.keep(output, outputs, proof, keep_failed=keep_failed)
+        proof = options.keep(output, outputs, proof, keep_failed=keep_failed)
         options.write_report(proof, report, outputs)
     return options.show(proof, layers=layers, quiet=quiet)
