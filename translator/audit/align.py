@@ -10,6 +10,7 @@ import keras
 from torch import nn
 
 from translator.audit.bind import Bound, bind
+from translator.audit.claim import claims_of, parameter_claim
 from translator.audit.folds import absorb_folded_norms
 from translator.audit.keras_network import KerasNetwork, network_of
 from translator.audit.matching import coverage, match
@@ -17,9 +18,9 @@ from translator.audit.network import Network, Unit
 from translator.audit.normalise import normalised
 from translator.audit.torch_network import TorchNetwork, trace_module
 from translator.audit.values import Values, choose, match_values
-from translator.claims import Claims, ModuleClaim, ParameterClaim, ValueClaim
+from translator.claims import Claims
 from translator.errors import InputError
-from translator.types import Layout, Shape
+from translator.types import Shape
 from translator.verify.keras_graph import KerasGraph, graph_of
 from translator.verify.keras_split import split_activations
 
@@ -54,6 +55,11 @@ class Alignment:
     unbound: tuple[str, ...]
     claims: Claims = field(repr=False)
     coverage: float
+
+    def with_bound(self, bound: tuple[Bound, ...]) -> Alignment:
+        """The same alignment with other ideas of what the variables hold."""
+        parameters = tuple(parameter_claim(b) for b in bound)
+        return replace(self, bound=bound, claims=replace(self.claims, parameters=parameters))
 
     @property
     def graph(self) -> KerasGraph:
@@ -96,7 +102,7 @@ def align(
         values=values,
         bound=bound,
         unbound=tuple(name for name in torch_side.tensors if name not in held),
-        claims=_claims(torch_side, keras_side, left, pairs, values, bound),
+        claims=claims_of(torch_side, keras_side, left, [(p.torch, p.keras) for p in pairs], values, bound),
         coverage=coverage(left, [(p.torch.index, p.keras.index) for p in pairs if _sound(p)]),
     )
 
@@ -150,85 +156,3 @@ def _bound(pairs: Sequence[Pair], values: Values) -> tuple[Bound, ...]:
         for entry in bind(pair.torch, pair.keras, read):
             found.setdefault(id(entry.keras.handle), entry)
     return tuple(found.values())
-
-
-def _claims(
-    torch_side: TorchNetwork,
-    keras_side: KerasNetwork,
-    left: Network,
-    pairs: Sequence[Pair],
-    values: Values,
-    bound: Sequence[Bound],
-) -> Claims:
-    def claim(value: int | None) -> ValueClaim | None:
-        if value is None or value not in values.twins:
-            return None
-        name, layout = keras_side.names.get(values.twins[value]), values.layouts.get(value)
-        return ValueClaim(keras=name, layout=layout) if name is not None and layout is not None else None
-
-    def own(number: int, layout: Layout | None) -> ValueClaim | None:
-        name = keras_side.names.get(number)
-        return ValueClaim(keras=name, layout=layout) if name is not None and layout is not None else None
-
-    covers = _covers(left)
-    modules = []
-    for call in torch_side.calls:
-        outputs = tuple(claim(v) for v in call.outputs)
-        if call.path == "" or not any(outputs):
-            continue
-        covered = covers.get((call.path, call.call), ())
-        inputs = tuple(claim(v) for v in call.inputs)
-        if covered:
-            first = next((c for c in torch_side.calls if (c.path, c.call) == covered[0]), call)
-            inputs = tuple(claim(v) for v in first.inputs)
-        modules.append(
-            ModuleClaim(path=call.path, call=call.call, inputs=inputs, outputs=outputs, covers=covered)
-        )  # fmt: skip
-    return Claims(
-        inputs=tuple(c for number, layout in values.inputs if (c := own(number, layout)) is not None),
-        outputs=tuple(c for number, layout in values.outputs if (c := own(number, layout)) is not None),
-        modules=tuple(modules),
-        parameters=tuple(parameter_claim(b) for b in bound),
-        aliases=torch_side.aliases,
-    )
-
-
-def _covers(left: Network) -> dict[tuple[str, int], tuple[tuple[str, int], ...]]:
-    """For a module call that stands for several: the earlier ones, where they are modules of their own."""
-    found = {}
-    for unit in left.units:
-        parts = sorted((*unit.absorbed, unit), key=lambda u: u.outputs if u is not unit else _own_outputs(unit))
-        modules = [u for u in parts if u.module is not None]
-        if len(parts) > 1 and len(modules) == len(parts):
-            last = modules[-1]
-            found[(last.path, last.call)] = tuple((u.path, u.call) for u in modules[:-1])
-    return found
-
-
-def _own_outputs(unit: Unit) -> tuple[int, ...]:
-    """The values a unit made before others became part of it: values are numbered in the order they are made."""
-    after = [a.inputs for a in unit.absorbed if a.kind == "norm"]
-    return after[0] if after else unit.outputs
-
-
-def parameter_claim(bound: Bound) -> ParameterClaim:
-    """What the judge is told about a variable."""
-    layer, _, variable = bound.keras.name.rpartition("/")
-    slot = bound.keras.slot
-    if slot != variable:
-        layer = bound.keras.name.removesuffix(f"/{slot}")
-    counts: tuple[int, ...] = ()
-    if bound.binding is not None and any(p.region for p in bound.binding.pieces):
-        counts = tuple(_piece_size(p.region) for p in bound.binding.pieces if p.region)
-    return ParameterClaim(layer=layer, variable=slot, tensors=_pieces(bound), how=bound.how, counts=counts)
-
-
-def _pieces(bound: Bound) -> tuple[str, ...]:
-    return tuple(p.tensor for p in bound.binding.pieces) if bound.binding is not None else bound.reads
-
-
-def _piece_size(region: Sequence[tuple[int, int]]) -> int:
-    size = 1
-    for a, b in region:
-        size *= b - a
-    return size

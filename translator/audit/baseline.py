@@ -1,7 +1,8 @@
 """A file of accepted differences: exactly these, no more, no fewer, none changed.
 
 A port that is knowingly not the same (a softmax in the head, a BatchNorm folded) passes in CI as long as nothing else
-happens. What was accepted and is gone is a failure, too: the file must be brought up to date by a person.
+happens. What was accepted and is gone is a failure, too: the file must be brought up to date by a person. The JSON
+report of an audit (`--report gaps.json`) is such a file.
 """
 
 from __future__ import annotations
@@ -35,18 +36,27 @@ def write_baseline(report: Report, path: Path) -> None:
 def read_baseline(path: Path) -> dict[str, Any]:
     """Read such a file. Raises InputError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file", fix="write one with --write-baseline") from None
+        raise InputError(f"{path}: no such file", fix="write one with: translator audit … --report gaps.json") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a baseline: {error}", fix="write one with --write-baseline") from error
+        raise InputError(
+            f"{path}: not a baseline: {error}", fix="write one with: translator audit … --report gaps.json"
+        ) from error
     fits = isinstance(found, dict) and found.get("version") == VERSION
+    if fits and isinstance(found.get("parameters"), dict):
+        found = {**found, "gaps": found["parameters"].get("gaps")}
     if not fits or not all(isinstance(found.get(key), list) for key in ("differences", "gaps")):
-        raise InputError(f"{path}: not a baseline of version {VERSION}", fix="write one with --write-baseline")
+        raise InputError(
+            f"{path}: not a baseline of version {VERSION}", fix="write one with: translator audit … --report gaps.json"
+        )
     for entry in (*found["differences"], *found["gaps"]):
         if not isinstance(entry, dict):
-            raise InputError(f"{path}: not a baseline: an entry is no object", fix="write one with --write-baseline")
-    return found
+            raise InputError(
+                f"{path}: not a baseline: an entry is no object",
+                fix="write one with: translator audit … --report gaps.json",
+            )
+    return dict(found)
 
 
 def apply_baseline(report: Report, path: Path) -> Report:
@@ -55,9 +65,8 @@ def apply_baseline(report: Report, path: Path) -> Report:
     wanted = {_key(e): e for e in accepted["differences"]}
     got = {_key(_entry(d)): d for d in report.differences}
     problems = [f"new: {_text(d)}" for key, d in got.items() if key not in wanted]
-    problems += [
-        f"gone: {e.get('kind')} in {', '.join(e.get('layers', []))}" for k, e in wanted.items() if k not in got
-    ]
+    gone = [e for key, e in wanted.items() if key not in got]
+    problems += [f"gone: {e.get('kind')} in {', '.join(e.get('layers', []))}" for e in gone]
     problems += _gap_problems(accepted["gaps"], report.balance.gaps)
     numbers = [d for d in report.differences if d.kind in ("numbers", "numbers along the chain")]
     if problems or numbers:
@@ -114,7 +123,7 @@ def _entry(difference: Difference) -> dict[str, Any]:
 
 
 def _key(entry: Mapping[str, Any]) -> str:
-    return json.dumps([entry.get(k) for k in ("kind", "layers", "torch", "keras", "effect")], sort_keys=True)
+    return json.dumps([entry.get(k) for k in ("kind", "layers", "torch", "keras")], sort_keys=True)
 
 
 def _text(difference: Difference) -> str:

@@ -22,7 +22,8 @@ class Bound:
     """One Keras variable and what it holds.
 
     binding: None where it holds nothing of PyTorch's (then `neutral` is what makes it do nothing) or is computed.
-    compute: its value from PyTorch's tensors, where that is no binding. torch, keras: the layers, for people.
+    compute: its value from PyTorch's tensors, where that is no binding; inverse: tensors from its value.
+    torch_layer, keras_layer: for people.
     """
 
     keras: Weight
@@ -31,6 +32,7 @@ class Bound:
     how: How
     binding: WeightBinding | None = None
     compute: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = field(default=None, compare=False, repr=False)
+    inverse: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = field(default=None, compare=False, repr=False)
     reads: tuple[str, ...] = ()
     neutral: float = 0.0
 

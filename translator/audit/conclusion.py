@@ -28,13 +28,18 @@ def conclude(
     related: Relation,
     moved: bool,
     initialisers: bool,
+    beyond: Effect = Effect.INFERENCE,
 ) -> Report:
-    """The judge's report with every difference by its name, and the balance with every gap."""
+    """The judge's report with every difference by its name, and the balance with every gap.
+
+    beyond: what it means that PyTorch goes on where the Keras model ends.
+    """
     balance = balance_of(alignment, module, model)
-    named = explain(alignment, balance, initialisers=initialisers, weights_moved=moved)
+    named = explain(alignment, balance, initialisers=initialisers, weights_moved=moved, beyond=beyond)
     named += grouped(weight_differences(weighed))
     named += _unexplained(found, named)
-    merged = [d for d in found.differences if d.kind == "merged"]
+    absorbed = {a.path for u in alignment.left.units for a in u.absorbed}
+    merged = [d for d in found.differences if d.kind == "merged" and absorbed.intersection(d.layers)]
     return replace(
         found,
         balance=balance,
@@ -48,6 +53,8 @@ def conclude(
 def _unexplained(found: Report, named: Sequence[Difference]) -> list[Difference]:
     """What the judge found wrong in layers of which no named difference changes the function."""
     explained = {layer for d in named if d.changes_function for layer in d.layers}
+    if explained:
+        explained.add("(model)")  # what comes out differs because of what is named
     rest = []
     wrong = {row.torch for row in found.layers if not row.ok}
     for difference in found.differences:

@@ -19,20 +19,27 @@ from translator.verify.keras_kinds import keras_class
 
 _NONNEGATIVE = ("relu", "sigmoid", "softmax", "hard_sigmoid", "exponential", "softplus")
 _SHOWN = 4
+_IN_KERAS = "in Keras: "
 
 
 def explain(
-    alignment: Alignment, balance: Balance, *, initialisers: bool = True, weights_moved: bool = False
+    alignment: Alignment,
+    balance: Balance,
+    *,
+    initialisers: bool = True,
+    weights_moved: bool = False,
+    beyond: Effect = Effect.INFERENCE,
 ) -> list[Difference]:
     """All named differences, the same one in several layers once, in PyTorch's order.
 
-    weights_moved: Keras has PyTorch's weights by now, so what only Keras has does nothing.
+    weights_moved: Keras has PyTorch's weights by now, so what only Keras has does nothing. beyond: what it means that
+    PyTorch goes on where the Keras model ends.
     """
     found = [d for pair in alignment.pairs for d in _pair(pair, alignment, initialisers=initialisers)]
     if weights_moved:
         found = [_without_effect(d) for d in found]
     found += wiring_differences(alignment)
-    found += unmatched(alignment)
+    found += unmatched(alignment, beyond)
     found += _bookkeeping(alignment, balance)
     return grouped(moved_strides(found, alignment))
 
@@ -45,10 +52,17 @@ def grouped(differences: Iterable[Difference]) -> list[Difference]:
     rows = []
     for shared, members in groups.items():
         layers = tuple(dict.fromkeys(layer for d in members for layer in d.layers))
-        details = list(dict.fromkeys(d.detail for d in members if d.detail))
-        more = f" and {len(details) - _SHOWN} more" if len(details) > _SHOWN else ""
-        rows.append(replace(shared, layers=layers, detail="; ".join(details[:_SHOWN]) + more))
+        names = [d.detail.removeprefix(_IN_KERAS) for d in members if d.detail.startswith(_IN_KERAS)]
+        details = [d.detail for d in members if d.detail and not d.detail.startswith(_IN_KERAS)]
+        parts = [_few(details, "; "), *([_IN_KERAS + _few(names, ", ")] if names else [])]
+        rows.append(replace(shared, layers=layers, detail="; ".join(p for p in parts if p)))
     return rows
+
+
+def _few(texts: Iterable[str], separator: str) -> str:
+    found = list(dict.fromkeys(texts))
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return separator.join(found[:_SHOWN]) + more
 
 
 def _pair(pair: Pair, alignment: Alignment, *, initialisers: bool) -> Iterator[Difference]:
@@ -74,7 +88,7 @@ def _pair(pair: Pair, alignment: Alignment, *, initialisers: bool) -> Iterator[D
 
 
 def _with_keras_name(difference: Difference, k: Unit) -> Difference:
-    return replace(difference, detail=difference.detail or f"in Keras: {k.path}")
+    return replace(difference, detail=difference.detail or _IN_KERAS + k.path)
 
 
 def _second_call(t: Unit, alignment: Alignment) -> bool:
@@ -133,8 +147,7 @@ def _bookkeeping(alignment: Alignment, balance: Balance) -> Iterator[Difference]
         if gap.reason == STATISTICS:
             yield Difference(
                 kind="bn-statistics", layers=gap.layers, torch="buffers", keras="counted as non-trainable weights",
-                effect=Effect.NOTHING, fix="nothing: compare trainable parameters",
-                detail=f"{gap.count:+,} in the count",
+                effect=Effect.NOTHING, detail=f"{gap.count:+,} in the count, not in what is trained"
             )  # fmt: skip
         if gap.reason.startswith("tied in"):
             yield Difference(
@@ -188,7 +201,7 @@ def moved_strides(differences: Sequence[Difference], alignment: Alignment) -> li
                 keras=f"in {_leaf(there.layers[0])}",
                 effect=Effect.INFERENCE,
                 fix=f"strides={_short(there.torch)} in one and strides={_short(here.torch)} in the other",
-                detail=f"{there.detail} has it, {here.detail.removeprefix('in Keras: ')} should",
+                detail=f"{there.detail} has it, {here.detail.removeprefix(_IN_KERAS)} should",
             )
         )
     return [*rest, *found]

@@ -10,7 +10,7 @@ import numpy as np
 
 from translator.audit.bind import Bound, How, kernel_steps
 from translator.audit.network import Network, Unit, Weight
-from translator.bindings import Piece, WeightBinding, to_keras
+from translator.bindings import Piece, WeightBinding, to_keras, to_torch
 from translator.types import Layout
 from translator.verify.facts import Conv, Dense, Norm, Presence
 
@@ -68,13 +68,16 @@ def folded_bindings(t: Unit, k: Unit, norm: Unit, kernel: Weight, bias: Weight, 
         total = (shift - state[_name(norm, "running_mean")].astype(np.float64)) * factor(state) + beta
         return np.asarray(total).reshape(bias.shape).astype(state[tensor.name].dtype)
 
+    def inverse(value: np.ndarray) -> dict[str, np.ndarray]:
+        return to_torch([(binding, value)], {tensor.name: tensor.shape})
+
     own_bias = t.weight("bias")
     scales = tuple(w.name for w in norm.weights if w.slot in ("weight", "running_var"))
     shifts = tuple(w.name for w in norm.weights if w.slot in ("weight", "bias", "running_mean", "running_var"))
     how: How = "computed"
     common: dict[str, Any] = {"torch_layer": t.path, "keras_layer": k.path, "how": how}
     return [
-        Bound(keras=kernel, compute=compute_kernel, reads=(tensor.name, *scales), **common),
+        Bound(keras=kernel, compute=compute_kernel, inverse=inverse, reads=(tensor.name, *scales), **common),
         Bound(keras=bias, compute=compute_bias, reads=(*((own_bias.name,) if own_bias else ()), *shifts), **common),
     ]
 

@@ -52,8 +52,8 @@ def balance_of(alignment: Alignment, module: nn.Module, model: keras.Model) -> B
         missing = tensor.numel() - min(covered[name], tensor.numel())
         if missing:
             account.add(_torch_reason(homes.get(name), partnered, alignment), -missing, _layer_of(name))
-    _surplus(account, alignment, parameters)
     _keras_side(account, alignment)
+    _surplus(account, alignment, parameters)
     buffers = {name: t for name, t in alignment.torch.tensors.items() if name not in parameters}
     trainable = sum(math.prod(v.shape) for v in model.trainable_weights)
     total = sum(math.prod(v.shape) for v in {id(v): v for v in model.weights}.values())

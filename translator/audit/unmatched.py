@@ -24,12 +24,34 @@ from translator.verify.facts import (
 _HEADS = ("softmax", "sigmoid", "log_softmax", "log_sigmoid")
 
 
-def unmatched(alignment: Alignment) -> Iterator[Difference]:
-    """A difference for every unit without a partner."""
+def unmatched(alignment: Alignment, beyond: Effect = Effect.INFERENCE) -> Iterator[Difference]:
+    """A difference for every unit without a partner. beyond: what those behind the end of the Keras model mean."""
+    needed = _needed(alignment.left)
+    behind = [u for u in alignment.torch_only if u.index not in needed and not isinstance(u.facts, Dropout)]
+    if behind:
+        yield Difference(
+            kind="head-left-out", layers=tuple(dict.fromkeys(layer_name(u) for u in behind)),
+            torch=", ".join(what(u) for u in behind), keras="none: the model ends before", effect=beyond,
+            fix="; ".join(keras_code(u) for u in behind if keras_code(u)),
+        )  # fmt: skip
     for unit in alignment.torch_only:
-        yield _missing(unit, alignment.left)
+        if unit not in behind:
+            yield _missing(unit, alignment.left)
     for unit in alignment.keras_only:
         yield _extra(unit, alignment.right)
+
+
+def _needed(network: Network) -> set[int]:
+    """Units that the network's outputs depend on."""
+    made, wiring = network.producers(), network.wiring()
+    found: set[int] = set()
+    stack = [made[s] for value in network.outputs for s in network.sources(value) if s in made]
+    while stack:
+        unit = stack.pop()
+        if unit not in found:
+            found.add(unit)
+            stack.extend(s for s in wiring[unit] if s >= 0)
+    return found
 
 
 def layer_name(unit: Unit) -> str:

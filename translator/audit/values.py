@@ -56,9 +56,9 @@ def match_values(
     for a, b in walk.inputs.items():
         values.inputs.append((b, choose(left.shapes[a], right.shapes[b], None, values.layouts.get(a))))
     for a, b in zip(left.outputs, right.outputs, strict=False):
-        if not values.twins.keys() & {a}:
+        if a not in values.twins and b not in values.twins.values():
             walk.note(a, b, None, walk.inherited(a))
-        same = values.twins[a] == b
+        same = values.twins.get(a) == b
         own = values.layouts.get(a)
         values.outputs.append((b, own if same else choose(left.shapes[a], right.shapes[b], None, own)))
     return values

@@ -87,7 +87,7 @@ def presence_finding(
         keras="none" if got is Presence.NONE else words[1],
         effect=Effect.INFERENCE if in_use else Effect.TRAINING,
         fix=fix[0] if want is Presence.NONE else fix[1],
-        detail="" if in_use else "no change of the function while it has no effect (zeros, or ones for a scale)",
+        detail="" if in_use else "no change while it has no effect: zeros, or ones for a scale",
     )
 
 

@@ -37,8 +37,8 @@ class Initialiser:
 _KNOWN = (
     Initialiser(name="kaiming_uniform(a=√5)", kind="uniform", scale=1 / 3, mode="fan_in"),
     Initialiser(name="kaiming_uniform", kind="uniform", scale=2.0, mode="fan_in"),
-    Initialiser(name="kaiming_normal(fan_in)", kind="normal", scale=2.0, mode="fan_in"),
     Initialiser(name="kaiming_normal(fan_out)", kind="normal", scale=2.0, mode="fan_out"),
+    Initialiser(name="kaiming_normal(fan_in)", kind="normal", scale=2.0, mode="fan_in"),
     Initialiser(name="xavier_uniform", kind="uniform", scale=1.0, mode="fan_avg"),
     Initialiser(name="xavier_normal", kind="normal", scale=1.0, mode="fan_avg"),
 )

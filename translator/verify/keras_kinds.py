@@ -52,7 +52,7 @@ def presence(variable: Any, neutral: float) -> Presence:
     """Whether a weight is there, and whether it has an effect."""
     if variable is None:
         return Presence.NONE
-    return Presence.NEUTRAL if bool(np.all(np.asarray(variable) == neutral)) else Presence.IN_USE
+    return Presence.NEUTRAL if bool(np.all(variable.numpy() == neutral)) else Presence.IN_USE
 
 
 def size_of(variable: Any) -> int:

@@ -1,0 +1,131 @@
+"""What the aligner found, as claims for the judge to test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from translator.audit.bind import Bound
+from translator.audit.keras_network import KerasNetwork
+from translator.audit.network import Network, Unit
+from translator.audit.torch_network import ModuleCall, TorchNetwork
+from translator.audit.values import Values
+from translator.claims import Claims, ModuleClaim, ParameterClaim, ValueClaim
+from translator.types import Layout
+from translator.verify.facts import Pool
+
+Key = tuple[str, int]
+
+
+def claims_of(
+    torch_side: TorchNetwork,
+    keras_side: KerasNetwork,
+    left: Network,
+    pairs: Sequence[tuple[Unit, Unit]],
+    values: Values,
+    bound: Sequence[Bound],
+) -> Claims:
+    """Every module call whose result has a twin, the models' own inputs and outputs, and every variable."""
+    say = _Sayer(keras_side, values)
+    covers = {**_absorbed(left), **_never_negative(left, pairs)}
+    silent = {key for covered in covers.values() for key in covered}
+    modules = [
+        claim
+        for call in torch_side.calls
+        if (call.path, call.call) not in silent and (claim := _module(call, torch_side.calls, covers, say)) is not None
+    ]
+    return Claims(
+        inputs=tuple(c for number, layout in values.inputs if (c := say.number(number, layout)) is not None),
+        outputs=tuple(c for number, layout in values.outputs if (c := say.number(number, layout)) is not None),
+        modules=tuple(modules),
+        parameters=tuple(parameter_claim(b) for b in bound),
+        aliases=torch_side.aliases,
+    )
+
+
+class _Sayer:
+    """Claims of single values."""
+
+    def __init__(self, keras_side: KerasNetwork, values: Values) -> None:
+        self._names, self._values = keras_side.names, values
+
+    def value(self, value: int | None) -> ValueClaim | None:
+        """The claim for a PyTorch value."""
+        if value is None or value not in self._values.twins:
+            return None
+        return self.number(self._values.twins[value], self._values.layouts.get(value))
+
+    def number(self, number: int, layout: Layout | None) -> ValueClaim | None:
+        """The claim that a Keras value is PyTorch's, laid out so."""
+        name = self._names.get(number)
+        return ValueClaim(keras=name, layout=layout) if name is not None and layout is not None else None
+
+
+def _module(
+    call: ModuleCall, calls: Sequence[ModuleCall], covers: Mapping[Key, tuple[Key, ...]], say: _Sayer
+) -> ModuleClaim | None:
+    outputs = tuple(say.value(v) for v in call.outputs)
+    if call.path == "" or not any(outputs):
+        return None
+    covered = covers.get((call.path, call.call), ())
+    first = next((c for c in calls if covered and (c.path, c.call) == covered[0]), call)
+    inputs = tuple(say.value(v) for v in first.inputs)
+    return ModuleClaim(path=call.path, call=call.call, inputs=inputs, outputs=outputs, covers=covered)
+
+
+def _absorbed(left: Network) -> dict[Key, tuple[Key, ...]]:
+    """For a module call that stands for several: the earlier ones, where they are modules of their own."""
+    found = {}
+    for unit in left.units:
+        parts = sorted((*unit.absorbed, unit), key=lambda u: u.outputs if u is not unit else _own_outputs(unit))
+        modules = [u for u in parts if u.module is not None]
+        if len(parts) > 1 and len(modules) == len(parts):
+            last = modules[-1]
+            found[(last.path, last.call)] = tuple((u.path, u.call) for u in modules[:-1])
+    return found
+
+
+def _own_outputs(unit: Unit) -> tuple[int, ...]:
+    """The values a unit made before others became part of it: values are numbered in the order they are made."""
+    after = [a.inputs for a in unit.absorbed if a.kind == "norm"]
+    return after[0] if after else unit.outputs
+
+
+def _never_negative(left: Network, pairs: Sequence[tuple[Unit, Unit]]) -> dict[Key, tuple[Key, ...]]:
+    """A maximum padded with zeros is right only behind its ReLU: the two are judged as one."""
+    made = {v: u for u in left.units for v in u.outputs}
+    found: dict[Key, tuple[Key, ...]] = {}
+    for t, k in pairs:
+        want, got = t.facts, k.facts
+        if not isinstance(want, Pool) or not isinstance(got, Pool) or want.windows is None or got.windows is None:
+            continue
+        if want.kind != "max" or want.windows.fill == got.windows.fill or t.module is None:
+            continue
+        before = made.get(next(left.sources(t.inputs[0])))
+        while before is not None and before.module is None and before.inputs:
+            before = made.get(next(left.sources(before.inputs[0])))
+        if before is not None and before.module is not None:
+            found[(t.path, t.call)] = ((before.path, before.call),)
+    return found
+
+
+def parameter_claim(bound: Bound) -> ParameterClaim:
+    """What the judge is told about a variable."""
+    layer, _, variable = bound.keras.name.rpartition("/")
+    slot = bound.keras.slot
+    if slot != variable:
+        layer = bound.keras.name.removesuffix(f"/{slot}")
+    counts: tuple[int, ...] = ()
+    if bound.binding is not None and any(p.region for p in bound.binding.pieces):
+        counts = tuple(_piece_size(p.region) for p in bound.binding.pieces if p.region)
+    return ParameterClaim(layer=layer, variable=slot, tensors=_pieces(bound), how=bound.how, counts=counts)
+
+
+def _pieces(bound: Bound) -> tuple[str, ...]:
+    return tuple(p.tensor for p in bound.binding.pieces) if bound.binding is not None else bound.reads
+
+
+def _piece_size(region: Sequence[tuple[int, int]]) -> int:
+    size = 1
+    for a, b in region:
+        size *= b - a
+    return size
