@@ -15,10 +15,16 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 # torch's triton and TensorFlow carry two LLVMs: triton has to be there first, or the process aborts later.
 if importlib.util.find_spec("triton") is not None:
     import triton._C.libtriton  # noqa: F401
+
+# An example may wait for two busy cores. CI asks the same questions each time; elsewhere new ones are asked.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
