@@ -133,7 +133,7 @@ def _folded(fold: Fold, value: np.ndarray, state: Mapping[str, np.ndarray]) -> n
     """A kernel or bias with the BatchNorm in it, rounded once, at the end."""
 
     def read(name: str | None, otherwise: float) -> np.ndarray:
-        return np.float64(otherwise) if name is None else state[name].astype(np.float64)
+        return np.asarray(otherwise) if name is None else state[name].astype(np.float64)
 
     scale = read(fold.gamma, 1.0) / np.sqrt(read(fold.variance, 1.0) + fold.epsilon)
     wide = value.astype(np.float64)

@@ -48,7 +48,7 @@ class Conversion:
     claims: Claims
     plan: Plan | None = None
     weightmap: Weightmap | None = None
-    module: nn.Module | None = None
+    module: nn.Module
     example_inputs: tuple[Any, ...] = ()
     example_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -200,8 +200,8 @@ def _convert(
         loaded.example_inputs,
         example_kwargs=loaded.example_kwargs,
         name=loaded.name,
-        on_stage=lambda stage: progress(_STAGES.get(stage, stage)),
-        **({"fold": True} if fold else {}),
+        on_stage=lambda stage: progress(_STAGES[stage]),
+        fold=fold,
     )
     start = time.perf_counter()
     report = _prove(loaded, result, seed, progress) if proof else _unproven(loaded, result)

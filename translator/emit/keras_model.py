@@ -140,7 +140,7 @@ class _Builder:
 def make_layer(spec: LayerSpec) -> keras.layers.Layer:
     """The Keras layer of a spec."""
     cls = getattr(keras.layers, spec.cls)
-    return cls(**spec.config, name=spec.name)  # type: ignore[no-any-return]
+    return cls(**spec.config, name=spec.name)
 
 
 def _function(name: str) -> Any:

@@ -25,7 +25,7 @@ def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
             raise InputError(
                 f"the Keras model has no layer {path}", fix="give the model that the weight map was written with"
             ) from error
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def numbers(variable: keras.Variable) -> np.ndarray:
@@ -46,8 +46,6 @@ def set_weights(model: keras.Model, bindings: Bound, state: Mapping[str, np.ndar
 def state_dict(model: keras.Model, bindings: Bound, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Every PyTorch tensor that the model's weights determine, by state-dict name, bit for bit."""
     read = (
-        (b, numbers(variable_of(find_layer(model, path), b.variable)))
-        for path, b in bindings
-        if b.constant is None
+        (b, numbers(variable_of(find_layer(model, path), b.variable))) for path, b in bindings if b.constant is None
     )
     return to_torch(read, shapes)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,9 +79,10 @@ def _export(module: nn.Module, args: tuple[Any, ...], dynamo: bool) -> tuple[Any
                 if program is None:
                     raise UnsupportedError("the ONNX exporter gave no model", reason="export")
                 return program, program.model_proto
-            buffer = io.BytesIO()
-            torch.onnx.export(module, args, buffer, dynamo=False)
-            return None, onnx.load_model_from_string(buffer.getvalue())
+            with tempfile.TemporaryDirectory(prefix="translator-") as folder:
+                path = str(Path(folder) / "model.onnx")
+                torch.onnx.export(module, args, path, dynamo=False)
+                return None, onnx.load(path)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         raise UnsupportedError(f"the ONNX exporter refuses the model: {first}", reason="export") from error

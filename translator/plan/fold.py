@@ -6,11 +6,12 @@ Result:  Conv2D(kernel · s, (bias − moving_mean) · s + beta)    with s = gam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from translator.bindings import Fold, WeightBinding
-from translator.plan.calls import Call, LayerCall, LayerSpec, ModuleCall, OpCall, Plan, Ref, refs
+from translator.plan.calls import Call, LayerCall, LayerSpec, ModuleCall, Plan, Ref, refs
 
 _CONVOLUTIONS = frozenset({"Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense"})
 
@@ -74,22 +75,21 @@ def _pairs(plan: Plan) -> list[_Pair]:
 def _folded(pair: _Pair) -> LayerSpec:
     spec, norm = pair.layer, {b.variable: b.pieces[0].tensor for b in pair.norm.bindings}
     own: Mapping[str, WeightBinding] = {b.variable: b for b in spec.bindings}
-    shared = {
-        "variance": norm["moving_variance"],
-        "mean": norm["moving_mean"],
-        "gamma": norm.get("gamma"),
-        "beta": norm.get("beta"),
-        "epsilon": float(pair.norm.config["epsilon"]),
-    }
+    fold = Fold(
+        role="kernel",
+        variance=norm["moving_variance"],
+        mean=norm["moving_mean"],
+        gamma=norm.get("gamma"),
+        beta=norm.get("beta"),
+        epsilon=float(pair.norm.config["epsilon"]),
+        axes=2 if spec.cls.startswith("Depthwise") else 1,
+    )
     kernel = own["kernel"]
-    axes = 2 if spec.cls.startswith("Depthwise") else 1
-    channels = 1
-    for size in kernel.shape[-axes:]:
-        channels *= size
+    channels = math.prod(kernel.shape[-fold.axes :])
     bias = own.get("bias") or WeightBinding(variable="bias", shape=(channels,))
     bindings = (
-        replace(kernel, fold=Fold(role="kernel", axes=axes, **shared)),
-        replace(bias, fold=Fold(role="bias", axes=1, **shared)),
+        replace(kernel, fold=fold),
+        replace(bias, fold=replace(fold, role="bias", axes=1)),
     )
     return replace(spec, config={**spec.config, "use_bias": True}, bindings=bindings)
 
@@ -102,8 +102,8 @@ def _renamed(call: Call, names: Mapping[str, str]) -> Call:
             return type(arg)(change(a) for a in arg)
         return {k: change(v) for k, v in arg.items()} if isinstance(arg, dict) else arg
 
-    changed = {"args": tuple(change(a) for a in call.args), "kwargs": {k: change(v) for k, v in call.kwargs.items()}}
-    return replace(call, **changed) if isinstance(call, LayerCall | OpCall) else call
+    args, kwargs = tuple(change(a) for a in call.args), {k: change(v) for k, v in call.kwargs.items()}
+    return replace(call, args=args, kwargs=kwargs)
 
 
 def _module_calls(plan: Plan, pairs: list[_Pair], renamed: Mapping[str, str]) -> list[ModuleCall]:
@@ -124,8 +124,8 @@ def _module_calls(plan: Plan, pairs: list[_Pair], renamed: Mapping[str, str]) ->
             m = replace(
                 m, inputs=before.inputs, input_layouts=before.input_layouts, covers=((before.path, before.call),)
             )
-        names = {"inputs": m.inputs, "outputs": m.outputs}
-        calls.append(replace(m, **{k: tuple(renamed.get(v, v) for v in vs) for k, vs in names.items()}))
+        inputs, outputs = (tuple(renamed.get(v, v) for v in values) for values in (m.inputs, m.outputs))
+        calls.append(replace(m, inputs=inputs, outputs=outputs))
     return calls
 
 
