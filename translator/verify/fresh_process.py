@@ -44,7 +44,8 @@ def main() -> None:
         try:
             answer = judge(json.loads(line), keras)
         except Exception as error:  # noqa: BLE001 whatever goes wrong here is the finding, and is told
-            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            first = innermost(error)
+            answer = {"error": f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -60,6 +61,13 @@ def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:
     arrays = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(results)]
     np.savez(job["outputs"], *arrays)
     return {"weights": [digest(w, keras) for w in model.weights], **count(model)}
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error that started it: Keras wraps what a layer's own loading said."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return error
 
 
 def digest(variable: Any, keras: Any) -> str:
