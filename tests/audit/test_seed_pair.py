@@ -41,7 +41,8 @@ def test_all_seven_differences_are_named_with_their_layers_and_nothing_else_is(r
         "num_batches_tracked": 15,
     }  # fmt: skip
     assert of_kind(report, "padding").layers == STRIDED
-    assert of_kind(report, "head").layers == ("dense",)
+    (head,) = of_kind(report, "head").layers
+    assert head.startswith("dense")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_baseline_accepts_exactly_what_it_holds(module: torch.nn.Module, repor
     model = cifar_resnet_keras.resnet()
     accepted = translator.audit(module, model, cifar_resnet.example_inputs(), baseline=path)
     assert accepted.exit_status == 0
-    model.layers[2].momentum = 0.5
+    model.layers[2].momentum = 0.5  # its first BatchNormalization
     changed = translator.audit(module, model, cifar_resnet.example_inputs(), baseline=path)
     assert changed.exit_status == 1
     (check,) = [c for c in changed.checks if c.name == "baseline"]

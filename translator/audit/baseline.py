@@ -8,7 +8,9 @@ report of an audit (`--report gaps.json`) is such a file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,12 +64,13 @@ def read_baseline(path: Path) -> dict[str, Any]:
 def apply_baseline(report: Report, path: Path) -> Report:
     """The report with what the file accepts allowed, and a failed check for what is new, gone or changed."""
     accepted = read_baseline(path)
-    wanted = {_key(e): e for e in accepted["differences"]}
-    got = {_key(_entry(d)): d for d in report.differences}
+    known = {row.torch for row in report.layers}
+    wanted = {_key(e, known): e for e in accepted["differences"]}
+    got = {_key(_entry(d), known): d for d in report.differences}
     problems = [f"new: {_text(d)}" for key, d in got.items() if key not in wanted]
     gone = [e for key, e in wanted.items() if key not in got]
     problems += [f"gone: {e.get('kind')} in {', '.join(e.get('layers', []))}" for e in gone]
-    problems += _gap_problems(accepted["gaps"], report.balance.gaps)
+    problems += _gap_problems(accepted["gaps"], report.balance.gaps, known)
     numbers = [d for d in report.differences if d.kind in ("numbers", "numbers along the chain")]
     if problems or numbers:
         return replace(report, checks=(*report.checks, _check(problems or ["numbers differ"], len(wanted))))
@@ -100,15 +103,17 @@ def _check(problems: Sequence[str], accepted: int) -> Check:
     return Check(name="baseline", ok=not problems, subjects=max(accepted, 1), detail=detail)
 
 
-def _gap_problems(accepted: Sequence[Mapping[str, Any]], found: Sequence[Gap]) -> list[str]:
+def _gap_problems(accepted: Sequence[Mapping[str, Any]], found: Sequence[Gap], known: AbstractSet[str]) -> list[str]:
     wanted = {str(g.get("reason")): g for g in accepted}
     got = {g.reason: g for g in found}
     problems = [f"new gap: {reason} {g.count:+,}" for reason, g in got.items() if reason not in wanted]
     for reason, gap in wanted.items():
         if reason not in got:
             problems.append(f"gap gone: {reason}")
-        elif got[reason].count != gap.get("count") or list(got[reason].layers) != gap.get("layers"):
+        elif got[reason].count != gap.get("count"):
             problems.append(f"gap changed: {reason} {gap.get('count')} → {got[reason].count}")
+        elif _stable(got[reason].layers, known) != _stable(gap.get("layers") or (), known):
+            problems.append(f"gap changed: {reason} is in other layers")
     return problems
 
 
@@ -122,8 +127,17 @@ def _entry(difference: Difference) -> dict[str, Any]:
     }
 
 
-def _key(entry: Mapping[str, Any]) -> str:
-    return json.dumps([entry.get(k) for k in ("kind", "layers", "torch", "keras")], sort_keys=True)
+_COUNTER = re.compile(r"_\d+\b")
+
+
+def _stable(layers: Sequence[Any], known: AbstractSet[str]) -> list[str]:
+    """Layer names without the counters that Keras puts behind names it makes up: they depend on what ran before."""
+    return [str(name) if name in known else _COUNTER.sub("", str(name)) for name in layers]
+
+
+def _key(entry: Mapping[str, Any], known: AbstractSet[str]) -> str:
+    layers = _stable(entry.get("layers") or (), known)
+    return json.dumps([entry.get("kind"), layers, entry.get("torch"), _COUNTER.sub("", str(entry.get("keras")))])
 
 
 def _text(difference: Difference) -> str:
