@@ -270,3 +270,38 @@ def _range(array: Any) -> str:
 
 _LIMIT = 1e-8
 """Relative error up to which two float64 computations are the same."""
+
+
+def check_recipe(
+    pairing: Pairing, torch_side: TorchSide, batch: Batch, theirs: KerasRecipe, loss: Mapped, optimizer: Mapped
+) -> list[Difference]:
+    """Everything that is wrong with a user's recipe. Both models compute in float64 and hold the same weights.
+
+    loss, optimizer: those that are right. The models' BatchNorm statistics are moved by this.
+    """
+    found: list[Difference] = []
+    if theirs.prepare is not None:
+        found += fed_wrongly(pairing, theirs.prepare, batch, theirs.loss)
+    else:
+        found += labels_wrong(batch.target.numpy(), batch.target.numpy(), theirs.loss)
+    with torch.no_grad():
+        want = _laid_out(pairing, torch_side, torch_side.forward(batch))
+    inputs = pairing.keras_inputs(batch, torch_side.dtype)
+    side = KerasSide(pairing.model, theirs.loss)
+    outputs = keras.ops.convert_to_numpy(pairing.pick(torch_side.output)(pairing.model(inputs, training=True)))
+    pairing.set_weights(torch_side.state())
+    head = head_wrong(pairing, torch_side, outputs, want)
+    wrong_loss = loss_wrong(pairing, torch_side, batch, theirs.loss, loss)
+    pairing.set_weights(torch_side.state())
+    if head is not None:
+        found.append(head)
+    if wrong_loss is not None and not (head is not None and head.kind == "probabilities" and _fits_head(wrong_loss)):
+        found.append(wrong_loss)
+    found += statistics_wrong(pairing, torch_side, batch, side)
+    wrong = optimizer_wrong(theirs.optimizer, optimizer)
+    return [*found, wrong] if wrong is not None else found
+
+
+def _fits_head(difference: Difference) -> bool:
+    """A loss of probabilities after a head of probabilities is right in itself; the head is what is said."""
+    return difference.kind == "from-logits"

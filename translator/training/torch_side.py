@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from translator.verify.precision import torch_float64
+from translator.verify.precision import asks_for_float64, widen
 from translator.verify.torch_record import tensors_in
 
 if TYPE_CHECKING:
@@ -46,28 +46,18 @@ class Batch:
 
 
 class TorchSide:
-    """A copy of a module in training, step by step; a context, inside which it computes in `dtype`.
-
-    output: the number of the output that the loss looks at.
-    """
+    """A copy of a module in training, step by step. `output`: the number of the output that the loss looks at."""
 
     def __init__(self, module: nn.Module, recipe: TorchRecipe, *, dtype: torch.dtype, output: int = 0) -> None:
         self.module = copy.deepcopy(module).train()
         self.dtype, self.output = dtype, output
         silence(self.module)
+        if dtype is torch.float64:
+            widen(self.module)
         self.loss = copy.deepcopy(recipe.loss).to(dtype)
-        self._stack = ExitStack()
         self.optimizer = recipe.optimizer(self.module)
         self.scheduler = recipe.scheduler(self.optimizer) if recipe.scheduler else None
         self.steps_per_epoch, self.steps = recipe.steps_per_epoch, 0
-
-    def __enter__(self) -> TorchSide:
-        if self.dtype is torch.float64:
-            self._stack.enter_context(torch_float64(self.module))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
         """The loss, and the gradient of every parameter that has one, by its first name. BatchNorms take it in."""
@@ -82,7 +72,8 @@ class TorchSide:
         """The output that the loss looks at."""
         args = [in_dtype(a, self.dtype) for a in batch.args]
         kwargs = {name: in_dtype(a, self.dtype) for name, a in batch.kwargs.items()}
-        return tensors_in(self.module(*args, **kwargs))[self.output]
+        with asks_for_float64() if self.dtype is torch.float64 else nullcontext():
+            return tensors_in(self.module(*args, **kwargs))[self.output]
 
     def move(self) -> None:
         """The optimizer's step, and the scheduler's at the end of an epoch."""

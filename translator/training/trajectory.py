@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
+import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
+from translator.bindings import to_keras
 from translator.training.keras_side import KerasSide
 from translator.training.optimizer_state import compare_state
 from translator.training.pairing import Pairing
 from translator.training.torch_side import Batch, TorchSide
+from translator.training.trajectory_rows import Kind, NoiseRow, StepRow, TensorRow
 from translator.verify.training import (
     Deviation,
     Link,
@@ -20,58 +24,6 @@ from translator.verify.training import (
     compare_values,
     ratio,
 )
-
-Kind = Literal["parameter", "statistic", "variance"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRow:
-    """One step. Each error is the largest relative one: of any gradient, weight, BatchNorm mean, variance, state.
-
-    predicted: of the variances against what Keras' own BatchNormalization should hold. None: there is nothing of it.
-    """
-
-    step: int
-    loss_torch: float
-    loss_keras: float
-    gradient: float
-    weight: float
-    statistic: float | None
-    variance: float | None
-    predicted: float | None
-    state: float | None
-
-    @property
-    def loss_error(self) -> float:
-        """Relative."""
-        return ratio(abs(self.loss_keras - self.loss_torch), abs(self.loss_torch))
-
-
-@dataclass(slots=True, kw_only=True)
-class TensorRow:
-    """One PyTorch tensor and its Keras variables over all steps: the largest relative errors, and what is wrong.
-
-    kind: a parameter, a BatchNorm mean (or another buffer), or a BatchNorm variance. gradient: None for buffers.
-    predicted: of a variance, against what Keras' own BatchNormalization should hold. noise: the gradient is zero but
-    for rounding. steps: in how many it was compared.
-    """
-
-    torch: str
-    keras: str
-    kind: Kind
-    gradient: float | None = None
-    weight: float = 0.0
-    predicted: float | None = None
-    state: float | None = None
-    noise: bool = False
-    steps: int = 0
-    problem: str = ""
-
-    def ok(self, limit: float) -> bool:
-        """Whether all that was compared agrees, the variance with one of the two ways to keep it."""
-        weight = min(self.weight, self.predicted) if self.predicted is not None else self.weight
-        fine = (self.gradient is None or self.noise or self.gradient <= limit) and weight <= limit
-        return bool(self.steps) and not self.problem and fine and (self.state is None or self.state <= limit)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,51 +156,41 @@ def _first_wrong(
     return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseRow:
-    """One step in float32: relative distances of all weights, and the losses.
-
-    keras: Keras from PyTorch. noise: PyTorch from itself, each batch in reverse order and on one thread.
-    """
-
-    step: int
-    keras: float
-    noise: float
-    loss_torch: float
-    loss_keras: float
-    loss_again: float
-
-
 def run_with_noise(
     pairing: Pairing,
-    first: TorchSide,
-    again: TorchSide,
+    torch_sides: tuple[TorchSide, TorchSide, TorchSide],
     keras_side: KerasSide,
     batches: Iterable[Batch],
     on_step: Callable[[int], None] = lambda step: None,
 ) -> list[NoiseRow]:
-    """Train three times in float32 on the same batches: PyTorch, PyTorch in another order of summation, Keras."""
+    """Train on the same batches in Keras and three times in PyTorch: float32, float32 again, float64.
+
+    The second sums in another order. All start from the weights they have.
+    """
     rows = []
-    links = [link for link in pairing.links if link.variable.trainable]
+    first, again, exact = torch_sides
+    links = [link for link in pairing.links if link.variable.trainable and link.binding.pieces]
     for number, batch in enumerate(batches, start=1):
         on_step(number)
         loss, _ = first.gradients(batch)
-        first.move()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with _other_sums():
             loss_again, _ = again.gradients(_reversed(batch))
-            again.move()
-        finally:
-            torch.set_num_threads(threads)
+        exact.gradients(batch)
+        for side in torch_sides:
+            side.move()
         step = keras_side.step(
             pairing.keras_inputs(batch, first.dtype), pairing.keras_target(batch.target, first.output, first.dtype)
         )
+        values = keras_side.values()
+        sides = [_weights(links, side.state()) for side in torch_sides]
+        keras_weights = {link.path: values[link.path] for link in links}
         rows.append(
             NoiseRow(
                 step=number,
-                keras=_distance(links, first, keras_side),
-                noise=_own_distance(first, again),
+                keras=_distance(keras_weights, sides[0]),
+                noise=_distance(sides[1], sides[0]),
+                keras_exact=_distance(keras_weights, sides[2]),
+                torch_exact=_distance(sides[0], sides[2]),
                 loss_torch=loss,
                 loss_keras=step.loss,
                 loss_again=loss_again,
@@ -257,9 +199,20 @@ def run_with_noise(
     return rows
 
 
+@contextmanager
+def _other_sums() -> Iterator[None]:
+    """One thread and PyTorch's plain kernels: the same sums in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _reversed(batch: Batch) -> Batch:
     """The same examples in reverse order: the same mean in exact arithmetic, another order of summation."""
-    from torch.utils import _pytree as pytree
 
     def flip(value: object) -> object:
         return value.flip(0) if isinstance(value, torch.Tensor) else value
@@ -268,18 +221,13 @@ def _reversed(batch: Batch) -> Batch:
     return Batch(args=args, kwargs=kwargs, target=target)
 
 
-def _distance(links: Sequence[Link], side: TorchSide, keras_side: KerasSide) -> float:
-    """‖Keras − PyTorch‖ / ‖PyTorch‖ over all trained weights."""
-    from translator.bindings import to_keras
-
-    state, values = side.state(), keras_side.values()
-    pairs = ((to_keras(link.binding, state).astype("float64"), values[link.path]) for link in links)
-    sums = [(float(((got - want) ** 2).sum()), float((want**2).sum())) for want, got in pairs]
-    return ratio(sum(d for d, _ in sums) ** 0.5, sum(w for _, w in sums) ** 0.5)
+def _weights(links: Sequence[Link], state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """PyTorch's weights as they lie in Keras, by path."""
+    return {link.path: to_keras(link.binding, state) for link in links}
 
 
-def _own_distance(first: TorchSide, again: TorchSide) -> float:
-    pairs = zip(first.module.parameters(), again.module.parameters(), strict=True)
-    doubles = [(a.detach().double(), b.detach().double()) for a, b in pairs]
-    sums = [(float((b - a).square().sum()), float(a.square().sum())) for a, b in doubles]
-    return ratio(sum(d for d, _ in sums) ** 0.5, sum(w for _, w in sums) ** 0.5)
+def _distance(got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> float:
+    """‖got − want‖ / ‖want‖ over all weights, in float64."""
+    far = sum(float(np.square(got[path].astype(np.float64) - value).sum()) for path, value in want.items())
+    size = sum(float(np.square(value.astype(np.float64)).sum()) for value in want.values())
+    return ratio(far**0.5, size**0.5)

@@ -67,6 +67,20 @@ def torch_float64(module: torch.nn.Module) -> Iterator[None]:
             tensor.data = tensor.data.to(dtype)
 
 
+def widen(module: torch.nn.Module) -> None:
+    """Make every tensor of `module`, a copy, float64 for good; `asks_for_float64` belongs around what it computes."""
+    for tensor in tensors_of(module):
+        if tensor.dtype in _WIDER:
+            tensor.data = tensor.data.to(_WIDER[tensor.dtype])
+
+
+@contextmanager
+def asks_for_float64() -> Iterator[None]:
+    """What asks for float32 by name inside the block gets float64."""
+    with _Float64Mode():
+        yield
+
+
 def tensors_of(module: torch.nn.Module) -> list[torch.Tensor]:
     """Every tensor that the module holds, once: parameters, buffers, and plain attributes (also in lists and dicts)."""
     found: dict[int, torch.Tensor] = {}

@@ -1,0 +1,396 @@
+"""A PyTorch model and its Keras twin trained side by side, and every way in which they differ named."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import keras
+import torch
+from torch import nn
+
+from translator.config import ParityRequest, Progress
+from translator.errors import InputError
+from translator.training.batches import default_loss, random_batches
+from translator.training.batchnorm import with_exact_batchnorm
+from translator.training.conclusion import conclude
+from translator.training.float64 import trains_in_float64
+from translator.training.keras_side import KerasSide
+from translator.training.losses import map_loss
+from translator.training.mapped import Mapped, exact_in_float64
+from translator.training.optimizers import map_optimizer
+from translator.training.pairing import Pairing, group_variables, pair_by_alignment, pair_by_bindings
+from translator.training.parity_report import ParityReport, Part
+from translator.training.recipe_checks import KerasRecipe, check_recipe
+from translator.training.silent import silent
+from translator.training.torch_side import Batch, TorchRecipe, TorchSide, silence
+from translator.training.trajectory import Trajectory, run_together, run_with_noise
+from translator.training.trajectory_rows import NoiseRow
+from translator.verdict import Difference
+from translator.verify.torch_record import tensors_in
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+LIMIT = 1e-8
+"""Relative error that passes in float64 after any number of steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityOptions:
+    """How to compare.
+
+    steps, batch: how many, and how many examples in each. exact_batchnorm: build the translated model with PyTorch's
+    running variance. float32: also measure how far the two drift apart in float32, and PyTorch from itself. limit: the
+    relative error that passes in float64. output: the number of the output that the loss looks at.
+    """
+
+    steps: int = 50
+    batch: int = 8
+    seed: int = 0
+    exact_batchnorm: bool = False
+    float32: bool = True
+    limit: float = LIMIT
+    output: int = 0
+    on_progress: Progress = field(default=lambda stage: None)
+
+
+def parity(
+    module: nn.Module,
+    example_inputs: Any,
+    keras_model: keras.Model | None = None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    recipe: TorchRecipe | None = None,
+    keras_recipe: KerasRecipe | None = None,
+    batches: Sequence[Batch] | None = None,
+    options: ParityOptions | None = None,
+    names: tuple[str, str] = ("", ""),
+) -> ParityReport:
+    """Train `module` and its Keras twin on the same batches from the same weights, and compare every step.
+
+    keras_model: one of the user's own; None translates the module. recipe: None is SGD with momentum on the loss that
+    fits the output. keras_recipe: the user's own loss and optimizer, judged against the recipe; None takes those that
+    the Keras model was compiled with, and maps the recipe if there are none. batches: None draws random ones.
+    Neither model is changed. Raises InputError or UnsupportedError; what differs is in the report.
+    """
+    options = options or ParityOptions()
+    args = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    kwargs = dict(example_kwargs or {})
+    clock = _Clock(options.on_progress)
+    with _own_weights(keras_model):
+        with clock.stage("pairing the two models"):
+            pairing = _pair(module, keras_model, args, kwargs, options)
+        recipe = recipe or TorchRecipe(loss=_loss_for(module, args, kwargs, options), optimizer=_usual)
+        if keras_recipe is None and keras_model is not None:
+            keras_recipe = compiled_recipe(keras_model)
+        bench = _Bench(pairing=pairing, recipe=recipe, theirs=keras_recipe, options=options, clock=clock)
+        bench.batches = list(batches)[: options.steps] if batches is not None else bench.draw(args, kwargs)
+        return bench.run(names)
+
+
+def compiled_recipe(model: keras.Model) -> KerasRecipe | None:
+    """The loss and the optimizer that a Keras model was compiled with; None where it was not, or has several losses."""
+    loss = getattr(model, "loss", None) if getattr(model, "compiled", False) else None
+    if loss is None or isinstance(loss, (list, tuple, dict)):
+        return None
+    return KerasRecipe(loss=keras.losses.get(loss), optimizer=model.optimizer)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bench:
+    """A pair on the bench: everything that the runs share."""
+
+    pairing: Pairing
+    recipe: TorchRecipe
+    theirs: KerasRecipe | None
+    options: ParityOptions
+    clock: _Clock
+    batches: list[Batch] = field(default_factory=list)
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    def draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Batch]:
+        """Random batches for the module."""
+        options = self.options
+        output = _outputs(self.pairing.module, args, kwargs)[options.output]
+        return list(
+            random_batches(
+                args, kwargs, output, self.recipe.loss, size=options.batch, count=options.steps, seed=options.seed
+            )
+        )
+
+    def run(self, names: tuple[str, str]) -> ParityReport:
+        """Both runs, and what follows from them."""
+        model = self.pairing.model
+        with self.clock.stage("training in float64"), trains_in_float64(model), silent(model) as silenced:
+            differences = self.check()
+            found = self.together(any(d.kind in ("loss", "from-logits", "labels") for d in differences))
+        noise = []
+        if self.options.float32:
+            with self.clock.stage("training in float32, twice in PyTorch"), silent(model):
+                noise = self.noise()
+        concluded = conclude(self.pairing, found, self.options.limit, len(self.batches))
+        return ParityReport(
+            title=" ".join(name for name in names if name),
+            torch_name=type(self.pairing.module).__name__,
+            keras_name=self.pairing.model.name,
+            backend=keras.config.backend(),
+            recipe=self.parts,
+            batchnorm=concluded.batchnorm,
+            batch=self.batches[0].target.shape[0] if self.batches else 0,
+            seed=self.options.seed,
+            limit=self.options.limit,
+            checks=concluded.checks,
+            differences=(*differences, *concluded.differences),
+            steps=tuple(found.steps),
+            tensors=tuple(found.tensors.values()),
+            noise=tuple(noise),
+            first_wrong=found.first_wrong,
+            silenced=tuple(dict.fromkeys((*silence(_copied(self.pairing.module)), *silenced))),
+            notes=tuple(note for part in self.parts.values() for note in part.notes),
+            timing=self.clock.seconds,
+            versions=_versions(),
+        )
+
+    def torch_side(self, dtype: torch.dtype) -> TorchSide:
+        """A fresh copy of the module, ready to train."""
+        return TorchSide(self.pairing.module, self.recipe, dtype=dtype, output=self.options.output)
+
+    def mapped(self, side: TorchSide) -> tuple[Mapped, Mapped]:
+        """The Keras loss and the Keras optimizer that compute what PyTorch's do."""
+        pairing, recipe = self.pairing, self.recipe
+        floats = any(b.target.is_floating_point() and b.target.ndim > 1 for b in self.batches)
+        loss = map_loss(
+            side.loss,
+            targets="probabilities" if floats and isinstance(side.loss, nn.CrossEntropyLoss) else "indices",
+            class_axis=pairing.class_axis(side.output),
+        )
+        groups, none = group_variables(side.optimizer, side.module, pairing.links)
+        summed = {
+            link.path: len(link.binding.pieces)
+            for link in pairing.links
+            if link.binding.join == "sum" and len(link.binding.pieces) > 1 and link.variable.trainable
+        }
+        alone = [v.path for v, _ in pairing.alone if v.trainable]
+        optimizer = map_optimizer(
+            side.optimizer,
+            scheduler=side.scheduler,
+            steps_per_epoch=recipe.steps_per_epoch,
+            epochs=recipe.epochs,
+            variables=[[*groups[0], *alone], *groups[1:]],
+            untrained=none,
+            summed=summed,
+        )
+        return loss, optimizer
+
+    def check(self) -> list[Difference]:
+        """What is wrong with the user's recipe, part by part; nothing where there is none of theirs."""
+        side = self.torch_side(torch.float64)
+        loss, optimizer = self.mapped(side)
+        theirs = self.theirs
+        used = (loss.keras, optimizer.keras) if theirs is None else (theirs.loss, theirs.optimizer)
+        for part, want, mapped, got in (
+            ("loss", self.recipe.loss, loss, used[0]),
+            ("optimizer", side.optimizer, optimizer, used[1]),
+        ):
+            self.parts[part] = Part(
+                torch=_one_line(want),
+                keras=mapped.name if theirs is None else f"{type(got).__name__} of the model's own",
+                native=mapped.native,
+                why=mapped.why,
+                notes=mapped.notes,
+            )
+        if side.scheduler is not None:
+            self.parts["scheduler"] = Part(torch=type(side.scheduler).__name__, keras="in the optimizer", native=True)
+        if theirs is None or not self.batches:
+            return []
+        self.reset()
+        fresh = self.torch_side(torch.float64)
+        return check_recipe(self.pairing, fresh, self.batches[0], theirs, loss, optimizer)
+
+    def together(self, own_loss_is_wrong: bool) -> Trajectory:
+        """The float64 run. A loss that can't be used is left out of it, so that the rest can be compared."""
+        self.reset()
+        side = self.torch_side(torch.float64)
+        loss, optimizer = self.mapped(side)
+        used, moved = loss.keras, exact_in_float64(optimizer.keras)
+        if self.theirs is not None:
+            used = used if own_loss_is_wrong else self.theirs.loss
+            moved = exact_in_float64(self.theirs.optimizer)
+        keras_side = KerasSide(self.pairing.model, used, moved, self.pairing.pick(side.output))
+        return run_together(
+            self.pairing, side, keras_side, self.batches, limit=self.options.limit, on_step=self.on_step("float64")
+        )
+
+    def noise(self) -> list[NoiseRow]:
+        """The float32 runs."""
+        self.reset()
+        first, again = self.torch_side(torch.float32), self.torch_side(torch.float32)
+        exact = self.torch_side(torch.float64)
+        loss, optimizer = self.mapped(first)
+        keras_side = KerasSide(self.pairing.model, loss.keras, optimizer.keras, self.pairing.pick(first.output))
+        return run_with_noise(self.pairing, (first, again, exact), keras_side, self.batches, self.on_step("float32"))
+
+    def reset(self) -> None:
+        """Both start from the module's weights."""
+        self.pairing.set_weights(self.torch_side(torch.float32).state())
+
+    def on_step(self, what: str) -> Callable[[int], None]:
+        """Progress for one run."""
+        return lambda step: self.options.on_progress(f"training in {what}: step {step}/{len(self.batches)}")
+
+
+class _Clock:
+    """Says each stage as it begins, and how long it took."""
+
+    def __init__(self, on_progress: Progress) -> None:
+        self.on_progress, self.seconds = on_progress, dict[str, float]()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.on_progress(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+@contextmanager
+def _own_weights(model: keras.Model | None) -> Iterator[None]:
+    """Give the user's Keras model its weights back."""
+    before = model.get_weights() if model is not None else []
+    try:
+        yield
+    finally:
+        if model is not None:
+            model.set_weights(before)
+
+
+def _pair(
+    module: nn.Module,
+    model: keras.Model | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: ParityOptions,
+) -> Pairing:
+    if model is not None:
+        from translator.audit.align import align
+
+        return pair_by_alignment(module, align(module, model, args, kwargs), model)
+    from translator.pipeline import convert
+
+    conversion = convert(
+        module, args, example_kwargs=kwargs, proof=False, seed=options.seed, on_progress=options.on_progress
+    )
+    if conversion.weightmap is None:
+        raise InputError("this engine gives no weight bindings", fix="use the native engine")
+    bindings, model = conversion.weightmap.bindings, conversion.model
+    if options.exact_batchnorm:
+        model = with_exact_batchnorm(model, cumulative=_cumulative(module, bindings))
+    return pair_by_bindings(module, model, bindings, conversion.claims)
+
+
+def _cumulative(module: nn.Module, bindings: Sequence[tuple[str, Any]]) -> set[str]:
+    """Names of the Keras layers whose BatchNorm averages over all batches."""
+    names = {
+        f"{path}.running_mean"
+        for path, part in module.named_modules()
+        if getattr(part, "running_mean", None) is not None and getattr(part, "momentum", 0.1) is None
+    }
+    return {path.rpartition("/")[2] for path, binding in bindings if names.intersection(binding.tensors)}
+
+
+def _outputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """What the module gives in training, from a copy; the same twice, or it is random."""
+    copy = _copied(module).train()
+    silence(copy)
+    before = {name: tensor.clone() for name, tensor in copy.state_dict().items()}
+    found = []
+    for seed in (0, 1):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            found.append([tensor.clone() for tensor in tensors_in(copy(*args, **kwargs))])
+        copy.load_state_dict(before)
+    for first, second in zip(*found, strict=True):
+        if not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise InputError(
+                "the PyTorch model gives two results for one input in training: something in it is random",
+                fix="switch it off, e.g. a functional dropout whose rate is no module's",
+            )
+    return found[0]
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(module)
+
+
+def _loss_for(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: ParityOptions) -> nn.Module:
+    return default_loss(_outputs(module, args, kwargs)[options.output])
+
+
+def _usual(module: nn.Module) -> Optimizer:
+    return torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+
+
+def _one_line(thing: Any) -> str:
+    """An optimizer or a loss with the settings that say something."""
+    if isinstance(thing, torch.optim.Optimizer):
+        group = thing.param_groups[0]
+        keys = ("lr", "momentum", "nesterov", "betas", "alpha", "eps", "weight_decay", "amsgrad", "centered")
+        shown = ", ".join(f"{k}={group[k]}" for k in keys if k in group and group[k] not in (0, False, None))
+        more = f"; {len(thing.param_groups)} groups" if len(thing.param_groups) > 1 else ""
+        return f"{type(thing).__name__}({shown}{more})"
+    return type(thing).__name__
+
+
+def _versions() -> dict[str, str]:
+    from translator.pipeline import versions
+
+    return dict(versions())
+
+
+def parity_of(request: ParityRequest, on_progress: Progress) -> ParityReport:
+    """What a request asks for, in this process."""
+    from translator.capture.source import load
+    from translator.keras_source import load_keras
+
+    on_progress("loading the PyTorch model")
+    source = load(request.source)
+    model = None
+    if request.keras is not None:
+        model = load_keras(request.keras, seed=request.source.seed).model
+    recipe = _recipe(request, source.module, source.example_inputs, dict(source.example_kwargs))
+    report = parity(
+        source.module,
+        source.example_inputs,
+        model,
+        example_kwargs=source.example_kwargs,
+        recipe=recipe,
+        options=ParityOptions(
+            steps=request.steps,
+            batch=request.batch,
+            seed=request.source.seed,
+            exact_batchnorm=request.exact_batchnorm,
+            on_progress=on_progress,
+        ),
+        names=(source.spec or source.name, request.keras or ""),
+    )
+    return replace(report, torch_name=source.name, notes=(*source.notes, *report.notes))
+
+
+def _recipe(request: ParityRequest, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TorchRecipe:
+    rate = request.learning_rate
+    makers: Mapping[str, Callable[[nn.Module], Optimizer]] = {
+        "sgd": lambda m: torch.optim.SGD(m.parameters(), lr=rate, momentum=0.9),
+        "adam": lambda m: torch.optim.Adam(m.parameters(), lr=rate),
+        "adamw": lambda m: torch.optim.AdamW(m.parameters(), lr=rate),
+        "rmsprop": lambda m: torch.optim.RMSprop(m.parameters(), lr=rate),
+    }
+    if request.optimizer.lower() not in makers:
+        raise InputError(f"--optimizer {request.optimizer}: not known", fix=f"one of {', '.join(makers)}")
+    loss = _loss_for(module, args, kwargs, ParityOptions())
+    return TorchRecipe(loss=loss, optimizer=makers[request.optimizer.lower()])
