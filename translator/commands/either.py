@@ -26,10 +26,11 @@ def load_either(request: SourceRequest) -> LoadedSource | LoadedKeras:
         return load(request)
     made = make(spec, "nn.Module or keras.Model")
     torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
-    if torch is not None and isinstance(made, torch.nn.Module):
-        return ready(made, spec, request)
+    # Keras first: on its torch backend a Keras model is an nn.Module, too.
     if keras is not None and isinstance(made, keras.Model):
         return checked(made, spec, spec.right.rpartition(".")[2])
+    if torch is not None and isinstance(made, torch.nn.Module):
+        return ready(made, spec, request)
     raise InputError(
         f"{spec.text}: returned {a(made)}, neither an nn.Module nor a keras.Model",
         fix=f"give {SOURCE_FORMS}; or {KERAS_FORMS}",
