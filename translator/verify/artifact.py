@@ -23,8 +23,11 @@ from translator import runtime
 from translator.claims import Claims
 from translator.verdict import Artifact
 from translator.verify import fresh_process
+from translator.verify.claim_index import ROOT, ClaimIndex, Target, index_claims
 from translator.verify.compare import lay_out, relative
-from translator.verify.torch_record import tensors_in
+from translator.verify.keras_graph import graph_of
+from translator.verify.keras_replay import to_numpy
+from translator.verify.torch_record import evaluating, outputs_of, tensors_in
 
 LIMIT_SAME = 1e-5
 """Relative error that passes between the model in this process and the reloaded one, in float32 on one backend."""
@@ -84,7 +87,7 @@ class ArtifactWorker:
             line = stdout.readline()
         except OSError:
             line = ""
-        return json.loads(line) if line else {"error": self._last_words()}  # type: ignore[no-any-return]
+        return json.loads(line) if line else {"error": self._last_words()}
 
     def _last_words(self) -> str:
         status = self._process.wait(timeout=30)
@@ -113,9 +116,9 @@ def judge_file(
         worker = worker or stack.enter_context(ArtifactWorker())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="translator-")))
         names = [c.keras.operation for c in claims.inputs]
-        inputs = [
-            lay_out(t, c.layout, ()) for t, c in zip(tensors_in((args, kwargs or {})), claims.inputs, strict=False)
-        ]
+        index = index_claims(claims, graph_of(model))
+        given = tensors_in((args, kwargs or {}))
+        inputs = [_laid_out(t, target, index) for t, target in zip(given, index.inputs, strict=False)]
         order = _order(model, names)
         job = {"model": str(path), "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "names": order}
         np.savez(folder / "in.npz", **dict(zip(names, inputs, strict=False)))
@@ -127,7 +130,7 @@ def judge_file(
             by_name = dict(zip(names, inputs, strict=False))
             limit = LIMIT_SAME if worker.backend == runtime.keras_backend() else LIMIT_OTHER
             error = _same_model(model, answer, got, [by_name[n] for n in order], limit)
-            max_rel = _against_torch(module, claims, args, dict(kwargs or {}), got)
+            max_rel = _against_torch(module, index, args, dict(kwargs or {}), got)
     counts = (
         {k: int(answer[k]) for k in ("lambda_layers", "custom_layers", "transposes")}
         if "weights" in answer
@@ -159,7 +162,7 @@ def _same_model(
     if wrong:
         return f"{wrong} of {len(mine)} weights are others after loading"
     results = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
-    want = [keras.ops.convert_to_numpy(y) for y in results]
+    want = [to_numpy(y) for y in results]
     if [a.shape for a in got] != [b.shape for b in want]:
         return f"outputs of shapes {[a.shape for a in got]}, not {[b.shape for b in want]}"
     worst = max((_distance(a, b) for a, b in zip(got, want, strict=True)), default=np.inf)
@@ -167,18 +170,23 @@ def _same_model(
 
 
 def _against_torch(
-    module: nn.Module, claims: Claims, args: tuple[Any, ...], kwargs: dict[str, Any], got: list[np.ndarray]
+    module: nn.Module, index: ClaimIndex, args: tuple[Any, ...], kwargs: dict[str, Any], got: list[np.ndarray]
 ) -> float | None:
-    training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            results = tensors_in(module(*args, **kwargs))
-    finally:
-        module.train(training)
-    pairs = [(lay_out(t, c.layout, ()), y) for t, c, y in zip(results, claims.outputs, got, strict=False)]
-    distances = [_distance(y, want) for want, y in pairs if y.shape == want.shape]
+    """The largest relative error of the reloaded outputs; infinite where one has another shape, None without any."""
+    with evaluating(module):
+        results = outputs_of(module, args, kwargs)
+    distances = []
+    for tensor, target in zip(results, index.twins[ROOT].outputs, strict=False):
+        if target is not None and target.value in index.graph.outputs:
+            want, have = _laid_out(tensor, target, index), got[index.graph.outputs.index(target.value)]
+            distances.append(_distance(have, want) if have.shape == want.shape else float("inf"))
     return max(distances, default=None)
+
+
+def _laid_out(tensor: torch.Tensor, target: Target | None, index: ClaimIndex) -> np.ndarray:
+    if target is None:
+        return tensor.detach().cpu().numpy()
+    return lay_out(tensor, target.layout, index.graph.shapes[target.value])
 
 
 def _distance(got: np.ndarray, want: np.ndarray) -> float:

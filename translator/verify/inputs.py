@@ -29,6 +29,19 @@ def wide_inputs(
     return _changed(lambda t: _wide_rows(t, _batch_axis(index, next(targets)), rng, batch), args, kwargs)
 
 
+def first_row(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], index: ClaimIndex
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same inputs with one row only, where they have rows."""
+    targets = _targets(index, args, kwargs)
+
+    def one(tensor: torch.Tensor) -> torch.Tensor:
+        axis = _batch_axis(index, next(targets))
+        return tensor if axis is None else tensor.narrow(axis, 0, 1).clone()
+
+    return _changed(one, args, kwargs)
+
+
 def in_dtype(args: tuple[Any, ...], kwargs: Mapping[str, Any], dtype: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same numbers with every float tensor in `dtype`."""
     kind = getattr(torch, dtype)

@@ -6,7 +6,7 @@ Equal on one input is not the same function: zero padding passes for minus infin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,27 +14,65 @@ import numpy as np
 import torch
 from torch import nn
 
-from translator.verify.claim_index import ROOT, Target, Twin
+from translator.verify.claim_index import ROOT, Twin
 from translator.verify.compare import Outcome, compare, failure, lay_out
-from translator.verify.findings import Book
+from translator.verify.findings import Book, Worst
 from translator.verify.keras_replay import Segment, backend_errors, replay, to_keras, to_numpy
-from translator.verify.torch_record import Key, ModuleEvent, map_tensors, outputs_of
+from translator.verify.torch_record import Key, ModuleEvent, map_tensors, tensors_in
 from translator.verify.watch import Watch, wide
 
 _LINEAR = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
+_SAME = 1e-9
 _SIZE_FREE = ("conv", "pooling", "batchnorm", "instancenorm", "activation", "padding")
 TORCH_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError)
 """What a module may raise on an input it wasn't made for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """Other arguments for one leaf. strict: disagreement is an error; else the Keras side has fixed sizes, a note."""
+class Leaf:
+    """One leaf's call with its Keras steps. outside: the values that those steps read from elsewhere."""
 
-    name: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    strict: bool = True
+    watch: Watch
+    event: ModuleEvent
+    twin: Twin
+    part: Segment
+    outside: Mapping[int, Any]
+
+    def ask(self, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Outcome | None:
+        """Give both sides the same other tensors; the worst outcome, None where PyTorch does not take them."""
+        graph = self.watch.index.graph
+        args, kwargs = map_tensors(change, (self.event.args, self.event.kwargs))
+        tensors, targets = tensors_in((args, kwargs)), [t for t in self.twin.inputs if t is not None]
+        if len(tensors) != len(targets):
+            return None
+        try:
+            fed = {
+                t.value: to_keras(lay_out(x, t.layout, graph.shapes[t.value]), self.watch.dtype_of(t.value))
+                for x, t in zip(tensors, targets, strict=True)
+            }
+        except ValueError as error:
+            return failure(f"claimed layout does not fit {name}: {error}")
+        answers = _try(self.event.module, args, kwargs)
+        if answers is None:
+            return None
+        try:
+            return self._compared(replay(graph, self.part, {**self.outside, **fed}), answers)
+        except backend_errors() as error:
+            # What a step reads from elsewhere belongs to the run's own input: another one need not fit it.
+            return None if self.outside else failure(f"Keras raised {type(error).__name__}")
+
+    def _compared(self, results: Mapping[int, Any], answers: list[torch.Tensor]) -> Outcome:
+        found = Worst()
+        for want, target in zip(answers, self.twin.outputs, strict=False):
+            if target is not None and target.value in self.part.computed:
+                laid_out = lay_out(want, target.layout, self.watch.index.graph.shapes[target.value])
+                found.add("", compare(to_numpy(results[target.value]), laid_out, scale=1.0))
+        return Outcome(error=found.error, max_abs=found.max_abs, problem=found.problem)
+
+    def note(self, name: str, outcome: Outcome | None) -> None:
+        """Write an outcome down as one of the layer alone."""
+        if outcome is not None:
+            self.watch.book.alone(self.event.key, self.watch.slot, f"its output, {name}", outcome)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +103,11 @@ class LeafProbes:
         if not part.steps and only_trains(event):
             book.lost[event.key] = repr(event.module)
         if self.enabled and part.computed and event.key != ROOT and twin.first == event.key:
-            self._ask(watch, event, twin, part, outside, outputs)
+            leaf = Leaf(watch=watch, event=event, twin=twin, part=part, outside=outside)
+            if _repeats_itself(event, outputs):
+                self._ask(leaf)
+            else:
+                book.entries[event.key].notes.append("not probed: the module does not repeat itself")
 
     def _without_twin(self, book: Book, event: ModuleEvent, outputs: list[torch.Tensor], watch: Watch) -> None:
         if event.key in watch.index.covered or not outputs:
@@ -76,141 +118,123 @@ class LeafProbes:
         else:
             book.uncovered[event.key] = type(event.module).__name__
 
-    def _ask(
-        self,
-        watch: Watch,
-        event: ModuleEvent,
-        twin: Twin,
-        part: Segment,
-        outside: Mapping[int, Any],
-        outputs: list[torch.Tensor],
-    ) -> None:
-        if not type(event.module).forward.__module__.startswith("torch."):
-            own = _try(event.module, event.args, event.kwargs)
-            if own is None or len(own) != len(outputs) or not all(map(_same, own, outputs)):
-                watch.book.entries[event.key].notes.append("not probed: the module does not repeat itself")
-                return
-        for probe in probes(event, twin, watch, self.rng):
-            answers = _try(event.module, probe.args, probe.kwargs)
-            if answers is not None:
-                self._judge(watch, event, twin, part, outside, probe, answers)
+    def _ask(self, leaf: Leaf) -> None:
+        """The probes that suit this leaf; at a small size of the other parity where sizes don't matter to PyTorch."""
+        module, inputs = leaf.event.module, leaf.event.inputs
+        floats = any(t.is_floating_point() for t in inputs)
+        if isinstance(module, nn.Embedding) and not floats:
+            leaf.note("other indices", leaf.ask("other indices", lambda t: self._indices(t, module.num_embeddings)))
+            return
+        small = self._ask_small(leaf)
+        if floats and not small and not isinstance(module, _LINEAR):
+            for name, change in self._corners(None).items():
+                leaf.note(name, leaf.ask(name, change))
 
-    def _judge(
-        self,
-        watch: Watch,
-        event: ModuleEvent,
-        twin: Twin,
-        part: Segment,
-        outside: Mapping[int, Any],
-        probe: Probe,
-        answers: list[torch.Tensor],
-    ) -> None:
-        shapes = watch.index.graph.shapes
-        given = ModuleEvent(
-            path="", call=0, module=event.module, parents=(), args=probe.args, kwargs=dict(probe.kwargs)
-        ).inputs
-        try:
-            fed = {
-                t.value: to_keras(lay_out(x, t.layout, shapes[t.value]), watch.dtype_of(t.value))
-                for x, t in zip(given, twin.inputs, strict=True)
-                if t is not None
-            }
-            results = replay(watch.index.graph, part, {**outside, **fed})
-            found = [
-                (n, compare(to_numpy(results[t.value]), lay_out(want, t.layout, shapes[t.value]), scale=1.0))
-                for n, (want, t) in enumerate(zip(answers, twin.outputs, strict=False))
-                if t is not None and t.value in part.computed
-            ]
-        except backend_errors() as error:
-            if part.outside and probe.strict:
-                return  # what it reads from elsewhere belongs to the run's own input
-            found = [(0, failure(f"Keras raised {type(error).__name__}"))]
-        for _, outcome in found:
-            self._note(watch, event.key, probe, outcome)
+    def _ask_small(self, leaf: Leaf) -> bool:
+        """Whether the corners were asked at another size, and hold there."""
+        shape = _other_shape(leaf)
+        if shape is None:
+            return False
+        name = f"at size {'x'.join(map(str, shape[2:]))}"
+        linear = isinstance(leaf.event.module, _LINEAR)
+        changes = {"": lambda t: _like(t, wide(self.rng, shape))} if linear else self._corners(shape)
+        for corner, change in changes.items():
+            outcome = leaf.ask(name, change)
+            if outcome is None:
+                return False
+            if _dynamic(leaf) or outcome.within(_SAME):
+                leaf.note(f"{corner} {name}".strip(), outcome)
+            else:
+                leaf.watch.book.entries[leaf.event.key].notes.append(f"right for this input size only, not {name}")
+                return False
+        return True
 
-    def _note(self, watch: Watch, key: Key, probe: Probe, outcome: Outcome) -> None:
-        if probe.strict:
-            watch.book.alone(key, watch.slot, f"its output, {probe.name}", outcome)
-        elif not outcome.within(1e-9):
-            watch.book.entries[key].notes.append(f"right for this input size only ({probe.name})")
+    def _corners(self, shape: tuple[int, ...] | None) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+        def negative(tensor: torch.Tensor) -> torch.Tensor:
+            return _like(tensor, -np.abs(wide(self.rng, shape or tuple(tensor.shape))))
+
+        def zero(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.new_zeros(shape or tuple(tensor.shape)) if tensor.is_floating_point() else tensor
+
+        return {"all negative": negative, "all zero": zero}
+
+    def _indices(self, tensor: torch.Tensor, rows: int) -> torch.Tensor:
+        return torch.from_numpy(self.rng.integers(0, rows, tuple(tensor.shape))).to(tensor.dtype)
 
 
-def probes(event: ModuleEvent, twin: Twin, watch: Watch, rng: np.random.Generator) -> Iterator[Probe]:
-    """The probes that suit this leaf."""
-    floats = [t for t in event.inputs if t.is_floating_point()]
-    if isinstance(event.module, nn.Embedding) and not floats:
-        rows = event.module.num_embeddings
-        change = lambda t: torch.from_numpy(rng.integers(0, rows, tuple(t.shape))).to(t.dtype)
-        yield _probe("other indices", event, change)
-        return
-    if floats and not isinstance(event.module, _LINEAR):
-        yield _probe("all negative", event, lambda t: _like(t, -np.abs(wide(rng, tuple(t.shape)))))
-        yield _probe("all zero", event, lambda t: torch.zeros_like(t) if t.is_floating_point() else t)
-    yield from _other_sizes(event, twin, watch, rng)
+def _repeats_itself(event: ModuleEvent, outputs: list[torch.Tensor]) -> bool:
+    """Whether the module gives the same again for the same; PyTorch's own do."""
+    if type(event.module).forward.__module__.startswith("torch."):
+        return True
+    args, kwargs = map_tensors(torch.clone, (event.args, event.kwargs))
+    own = _try(event.module, args, kwargs)
+    return own is not None and len(own) == len(outputs) and all(map(_same, own, outputs))
 
 
 def passes_through(event: ModuleEvent, outputs: list[torch.Tensor], rng: np.random.Generator) -> bool:
     """Whether the module gives its first tensor on as it is (seen in any shape), whatever it gets."""
     if not event.inputs or len(outputs) != 1 or not _same_numbers(event.inputs[0], outputs[0]):
         return False
-    for change in (lambda t: wide(rng, tuple(t.shape)), lambda t: -np.abs(wide(rng, tuple(t.shape)))):
-        probe = _probe("", event, lambda t, change=change: _like(t, change(t)))
-        answers = _try(event.module, probe.args, probe.kwargs)
-        given = ModuleEvent(
-            path="", call=0, module=event.module, parents=(), args=probe.args, kwargs=dict(probe.kwargs)
-        )
-        if answers is None or len(answers) != 1 or not _same_numbers(given.inputs[0], answers[0]):
+    for sign in (1, -1):
+        change = lambda t, sign=sign: _like(t, sign * np.abs(wide(rng, tuple(t.shape))))
+        args, kwargs = map_tensors(change, (event.args, event.kwargs))
+        given = tensors_in((args, kwargs))[0].clone()
+        answers = _try(event.module, args, kwargs)
+        if answers is None or len(answers) != 1 or not _same_numbers(given, answers[0]):
             return False
     return True
 
 
 def only_trains(event: ModuleEvent) -> bool:
     """Whether a module that does nothing in evaluation does something in training (dropout, stochastic depth)."""
-    ones = _probe("", event, lambda t: torch.ones_like(t) if t.is_floating_point() else t)
     event.module.train()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            tries = [_try(event.module, ones.args, ones.kwargs) for _ in range(8)]
+            return any(_changes_ones(event) for _ in range(8))
     finally:
         event.module.eval()
-    return any(t and not bool((t[0] == 1).all()) for t in tries)
 
 
-def _other_sizes(event: ModuleEvent, twin: Twin, watch: Watch, rng: np.random.Generator) -> Iterator[Probe]:
-    """One smaller input of the other parity along each spatial axis."""
-    inputs, target = event.inputs, next(iter(twin.inputs), None)
+def _changes_ones(event: ModuleEvent) -> bool:
+    ones = lambda t: torch.ones_like(t) if t.is_floating_point() else t.clone()
+    args, kwargs = map_tensors(ones, (event.args, event.kwargs))
+    answers = _try(event.module, args, kwargs)
+    return answers is not None and len(answers) > 0 and not bool((answers[0] == 1).all())
+
+
+def _other_shape(leaf: Leaf) -> tuple[int, ...] | None:
+    """A smaller input of the other parity along each spatial axis; None where the leaf is not one for any size."""
+    inputs, target, module = leaf.event.inputs, leaf.twin.inputs[0], leaf.event.module
     if len(inputs) != 1 or inputs[0].ndim < 3 or not inputs[0].is_floating_point() or target is None:
-        return
-    free = any(type(event.module).forward.__module__ == f"torch.nn.modules.{name}" for name in _SIZE_FREE)
-    dynamic = _dynamic(target, watch)
-    if not free or target.layout.view is not None or ("Adaptive" in type(event.module).__name__ and not dynamic):
-        return
+        return None
+    free = any(type(module).forward.__module__ == f"torch.nn.modules.{name}" for name in _SIZE_FREE)
+    adaptive = "Adaptive" in type(module).__name__ and not _dynamic(leaf)
+    if not free or adaptive or target.layout.view is not None:
+        return None
     sizes = [min(s, 12) + (min(s, 12) % 2 == s % 2) for s in inputs[0].shape[2:]]
-    shape = (*inputs[0].shape[:2], *sizes)
-    name = f"at size {'x'.join(map(str, sizes))}"
-    yield _probe(name, event, lambda t: _like(t, wide(rng, shape)), strict=dynamic)
+    return (*inputs[0].shape[:2], *sizes)
 
 
-def _dynamic(target: Target, watch: Watch) -> bool:
+def _dynamic(leaf: Leaf) -> bool:
     """Whether the Keras model itself leaves all spatial axes open."""
-    shape = watch.index.graph.shapes[target.value]
+    target = leaf.twin.inputs[0]
+    if target is None:
+        return False
+    shape = leaf.watch.index.graph.shapes[target.value]
     axes = [target.layout.axis(a) for a in range(2, len(target.layout.axes))]
     return all(a < len(shape) and shape[a] is None for a in axes)
 
 
-def _probe(name: str, event: ModuleEvent, change: Any, *, strict: bool = True) -> Probe:
-    args, kwargs = map_tensors(change, (event.args, event.kwargs))
-    return Probe(name=name, args=args, kwargs=kwargs, strict=strict)
-
-
 def _like(tensor: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(numbers).to(tensor.dtype) if tensor.is_floating_point() else tensor
+    return torch.from_numpy(numbers).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
 
 
 def _try(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor] | None:
+    """What the module makes of arguments that it may overwrite; None where it raises."""
     try:
-        return outputs_of(module, args, kwargs)
+        with torch.no_grad():
+            return tensors_in(module(*args, **kwargs))
     except TORCH_ERRORS:
         return None
 

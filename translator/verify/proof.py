@@ -23,7 +23,7 @@ from translator.verify import ledger as books
 from translator.verify.claim_index import ROOT, ClaimIndex, index_claims
 from translator.verify.configuration import compare_configuration
 from translator.verify.findings import Book, Limits
-from translator.verify.inputs import in_dtype, proof_inputs, wide_inputs
+from translator.verify.inputs import first_row, in_dtype, proof_inputs, wide_inputs
 from translator.verify.keras_graph import KerasGraph, graph_of
 from translator.verify.keras_replay import Segment, backend_errors
 from translator.verify.probes import TORCH_ERRORS, LeafProbes
@@ -182,12 +182,13 @@ def _run_all(proof: Proof, inputs: Inputs, wide: Inputs) -> None:
     if "float64" not in options.dtypes:
         _main_runs(proof, bench, inputs, wide, "float32")
         return
+    one = inputs if proof.as_given else first_row(*inputs, proof.index)
     if "float32" in options.dtypes:
-        bench.run(proof.book, inputs, dtype="float32", slot="float32")
+        bench.run(proof.book, one, dtype="float32", slot="float32")
     with ExitStack() as stack:
         if random and load is not None:
             with merged_sums(module, claims), in_float64(bench):
-                bench.run(proof.book, inputs, dtype="float64", slot="own weights")
+                bench.run(proof.book, one, dtype="float64", slot="own weights")
             random = _randomise(proof, stack, load, names)
         if not random:
             stack.enter_context(merged_sums(module, claims))

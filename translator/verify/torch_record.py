@@ -24,9 +24,9 @@ Key = tuple[str, int]
 class ModuleEvent:
     """One call of one module.
 
-    leaf: no other module was called inside (known when the call ends). args, kwargs: as the module got them; tensors
-    are the live ones at the beginning, and copies afterwards where the listener asked for them. parents: the calls
-    around it, from the root inward. shapes, floats, storages: of the tensor arguments, known in any case.
+    leaf: no other module was called inside (known when the call ends). args, kwargs: as the module got them; at the end
+    of the call they are there only where the listener asked, as copies if the module may have worked in place.
+    parents: the calls around it, from the root inward. shapes, floats, storages: of the tensor arguments, in any case.
     """
 
     path: str
@@ -88,9 +88,9 @@ class _Recorder:
         self.silent = True
         keep = self.listener.enter(event)
         self.silent = False
-        if keep:
+        if keep and changes_inputs(module):
             event.args, event.kwargs = map_tensors(torch.clone, (args, kwargs))
-        else:
+        elif not keep:
             event.args, event.kwargs = (), {}
         self.stack.append(event)
 
@@ -125,6 +125,11 @@ def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], lis
             stack.callback(child.register_forward_pre_hook(recorder.before, with_kwargs=True).remove)
             stack.callback(child.register_forward_hook(recorder.after, with_kwargs=True).remove)
         return tensors_in(module(*args, **kwargs))
+
+
+def changes_inputs(module: nn.Module) -> bool:
+    """Whether the module may work in place: not known of the user's own, said by those of PyTorch."""
+    return bool(getattr(module, "inplace", False)) or not type(module).forward.__module__.startswith("torch.nn")
 
 
 def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
