@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +43,11 @@ class Outputs:
     def __init__(self, paths: Iterable[str | os.PathLike[str]], *, force: bool = False) -> None:
         finals = [Path(path) for path in paths]
         self._temporary: dict[Path, Path] = {}
+        self._modes: dict[Path, int] = {}
         for final in finals:
             if final in self._temporary:
                 raise InputError(f"{final}: named twice as an output", fix="give each output a name of its own")
-            _check(final, force=force)
+            self._modes[final] = _check(final, force=force)
             self._temporary[final] = _temporary_name(final)
 
     def __enter__(self) -> Self:
@@ -75,6 +77,7 @@ class Outputs:
         """Put finished files in place, each whole, in the order given. None named: all that were written."""
         chosen = [Path(final) for final in finals] or [f for f, t in self._temporary.items() if t.exists()]
         for final in chosen:
+            self._temporary[final].chmod(self._modes[final])
             _sync(self._temporary[final])
         for final in chosen:
             self._temporary[final].replace(final)
@@ -94,7 +97,8 @@ def atomic(path: str | os.PathLike[str], *, force: bool = True) -> Iterator[Path
 _FIX_FOLDER = "choose another folder, or make room in this one"
 
 
-def _check(final: Path, *, force: bool) -> None:
+def _check(final: Path, *, force: bool) -> int:
+    """Refuse what can't become an output. Returns the permissions that the file shall have: the old one's, or usual."""
     folder = final.parent
     if final.is_dir():
         raise InputError(f"{final}: is a folder, not a file", fix="give the output a file name")
@@ -109,9 +113,11 @@ def _check(final: Path, *, force: bool) -> None:
     except OSError as error:
         reason = _write_failure(error) or error.strerror or str(error)
         raise InputError(f"{final}: the folder {folder} can't be written to: {reason}", fix=_FIX_FOLDER) from error
+    mode = (final if final.exists() else probe).stat().st_mode
     probe.unlink()
     if shutil.disk_usage(folder).free < _LEAST_FREE:
         raise InputError(f"{final}: the folder {folder} is full", fix=_FIX_FOLDER)
+    return stat.S_IMODE(mode)
 
 
 def _temporary_name(final: Path) -> Path:

@@ -68,6 +68,17 @@ def test_committing_without_names_puts_all_that_were_written_in_place(tmp_path: 
     assert names(tmp_path) == ["a", "c"]
 
 
+def test_an_output_has_the_usual_permissions_or_those_of_the_file_it_replaces(tmp_path: Path) -> None:
+    final, usual = tmp_path / "a", tmp_path / "usual"
+    usual.touch()
+    for want in (usual.stat().st_mode, 0o100640):
+        if final.exists():
+            final.chmod(want)
+        with atomic(final) as temporary:
+            temporary.touch(mode=0o600)
+        assert final.stat().st_mode == want
+
+
 def test_an_existing_output_is_refused_before_the_work_unless_forced(tmp_path: Path) -> None:
     final = tmp_path / "a.keras"
     final.write_text("old")
