@@ -1,29 +1,16 @@
 """PyTorch models to native Keras 3 models, with a proof that both are the same function.
 
 Importing this package loads neither PyTorch nor TensorFlow; it sees to it that both can live in one process whatever
-is imported first (`translator.runtime`). Everything public is loaded when it is first used.
+is imported first (`translator.runtime`). Everything public is loaded when it is first used; its types stand in
+`__init__.pyi`, so that no module seems to import the whole package.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from translator import runtime
-
-if TYPE_CHECKING:
-    from translator.audit.api import assert_equivalent, audit, transfer
-    from translator.emit.source.api import write_source
-    from translator.errors import (
-        CheckpointError,
-        InputError,
-        InternalError,
-        TranslatorError,
-        UnsupportedError,
-    )
-    from translator.pipeline import convert
-    from translator.report.summary import summary
-    from translator.verdict import Report, Verdict
 
 __all__ = [
     "CheckpointError",

@@ -6,9 +6,11 @@ Every order runs in a process of its own; all are started at once, a few at a ti
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +95,14 @@ assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["0.1.0 equal 2", "module 'translator' has no attribute 'nonsense'"]
+
+
+def test_every_public_name_has_its_types() -> None:
+    import translator
+
+    stub = Path(translator.__file__).with_suffix(".pyi").read_text()
+    typed = set(re.findall(r" as (\w+)$", stub, re.MULTILINE)) | set(re.findall(r"^(\w+): ", stub, re.MULTILINE))
+    assert typed == set(translator.__all__)
+    for name in set(translator.__all__) - {"write_source"}:
+        assert getattr(translator, name) is not None
+    assert callable(translator.audit)
