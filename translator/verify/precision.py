@@ -15,6 +15,8 @@ import keras
 import torch
 from torch.overrides import TorchFunctionMode
 
+from translator.verify.exact_tensorflow import exact_activations
+
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _WIDER |= {torch.float16: torch.float64, torch.bfloat16: torch.float64}
 _CREATION = frozenset(
@@ -46,6 +48,7 @@ def keras_float64(operations: Iterable[keras.Operation]) -> Iterator[None]:
             stack.enter_context(jax.enable_x64(new_val=True))
         if keras.config.backend() == "tensorflow":
             stack.enter_context(_exact_resize())
+            stack.enter_context(exact_activations())
         for operation in operations:
             _widen(operation, undo)
         yield
