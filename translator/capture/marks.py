@@ -27,6 +27,18 @@ _DROPOUTS: dict[Callable[..., Any], str] = {
     functional.feature_alpha_dropout: "feature_alpha",
 }
 
+_ADAPTIVE_POOLS: dict[Callable[..., Any], tuple[str, int]] = {
+    functional.adaptive_avg_pool1d: ("AdaptiveAveragePool", 1),
+    functional.adaptive_avg_pool2d: ("AdaptiveAveragePool", 2),
+    functional.adaptive_avg_pool3d: ("AdaptiveAveragePool", 3),
+    functional.adaptive_max_pool1d: ("AdaptiveMaxPool", 1),
+    functional.adaptive_max_pool2d: ("AdaptiveMaxPool", 2),
+    functional.adaptive_max_pool3d: ("AdaptiveMaxPool", 3),
+}
+"""The exporter writes them as strided views and gathers. With indices they stay as they are."""
+
+_ROLLS = frozenset({torch.roll, Tensor.roll})
+
 _PATH_DROPS = frozenset({"StochasticDepth", "DropPath"})
 """Class names of modules that drop whole samples of a branch (torchvision, timm, transformers)."""
 
@@ -42,6 +54,10 @@ class MarkMode(TorchFunctionMode):
             return _attention(*args, **kwargs)
         if func in _DROPOUTS:
             return _dropout(_DROPOUTS[func], *args, **kwargs)
+        if func in _ADAPTIVE_POOLS:
+            return _adaptive_pool(*_ADAPTIVE_POOLS[func], *args, **kwargs)
+        if func in _ROLLS:
+            return _roll(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -106,3 +122,32 @@ def _attention(
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     shape = (*batch, query.shape[-2], value.shape[-1])
     return onnx_ops.symbolic(f"{DOMAIN}::Attention", inputs, attributes, dtype=query.dtype, shape=shape, version=1)
+
+
+def _adaptive_pool(
+    op: str,
+    axes: int,
+    input: Tensor,  # noqa: A002
+    output_size: Any,
+    return_indices: bool = False,
+) -> Any:
+    if return_indices:
+        function = next(f for f, mark in _ADAPTIVE_POOLS.items() if mark == (op, axes))
+        return function(input, output_size, return_indices=True)
+    given = [output_size] * axes if isinstance(output_size, int) else list(output_size)
+    sizes = [input.shape[i - axes] if size is None else size for i, size in enumerate(given)]
+    if not all(isinstance(size, int) for size in sizes) or input.ndim != axes + 2:
+        function = next(f for f, mark in _ADAPTIVE_POOLS.items() if mark == (op, axes))
+        return function(input, output_size)
+    attributes = {"output_size": sizes}
+    shape = (*input.shape[:-axes], *sizes)
+    return onnx_ops.symbolic(f"{DOMAIN}::{op}", [input], attributes, dtype=input.dtype, shape=shape, version=1)
+
+
+def _roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:  # noqa: A002
+    moved = [shifts] if isinstance(shifts, int) else list(shifts)
+    axes = [dims] if isinstance(dims, int) else list(dims or ())
+    if not axes or not all(isinstance(s, int) for s in moved):
+        return torch.roll(input, shifts, dims)
+    attributes = {"shifts": moved, "axes": [a % input.ndim for a in axes]}
+    return onnx_ops.symbolic(f"{DOMAIN}::Roll", [input], attributes, dtype=input.dtype, shape=input.shape, version=1)

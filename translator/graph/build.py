@@ -6,7 +6,8 @@ Result:  Conv(x, weight, zeros)                                    Reshape(y, [s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,23 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from translator.errors import UnsupportedError
 from translator.graph import derive
+from translator.graph.derivations import DERIVATIONS
 from translator.graph.derive import Derived
-from translator.graph.dims import SymShape, parse, symbolic_shape
+from translator.graph.dims import SymShape, symbolic_shape
 from translator.graph.evaluate import NotConstant, integers, run
+from translator.graph.shapes import infer, product, vague
+from translator.graph.tidy import changes_nothing
 from translator.graph.view import Graph, NodeView
 from translator.types import Origin
-
-DeriveRule = Callable[[NodeView, "Builder"], Derived | None]
 
 
 def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bool]]) -> Graph:
     """The graph of a traced model. tensors: shape and trainability of every PyTorch tensor, by name.
 
     Requires: every initializer of a PyTorch tensor bears its state-dict name. Ensures: every node left reads at
-    least one value that depends on an input, and each value read has a shape.
-    Raises: UnsupportedError (control-flow) for If, Loop and Scan; (op) for a graph of functions.
+    least one value that depends on an input or is computed from a parameter, changes something, and each value read
+    has a shape.
+    Raises: UnsupportedError (control-flow) for If, Loop and Scan; (sequence-type) for sequences that aren't splits.
     """
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
     builder = Builder(tensors)
@@ -39,7 +42,7 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
         builder.initializer(name, initializer)
     for index, node in enumerate(model.graph):
         builder.node(node, index)
-    outputs = tuple(v.name or "" for v in model.graph.outputs)
+    outputs = tuple(builder.resolve(v.name or "") for v in model.graph.outputs)
     return Graph(
         nodes=_live(builder.nodes, outputs),
         inputs=tuple(v.name or "" for v in model.graph.inputs),
@@ -63,7 +66,7 @@ def _live(nodes: list[NodeView], outputs: tuple[str, ...]) -> tuple[NodeView, ..
 
 
 class Builder:
-    """Walks the nodes once and sorts every value into constant, derived or computed at run time."""
+    """Walks the nodes once and sorts every value into constant, derived, another's alias, or computed at run time."""
 
     def __init__(self, tensors: Mapping[str, tuple[tuple[int, ...], bool]]) -> None:
         self.tensors = tensors
@@ -73,8 +76,15 @@ class Builder:
         self.constants: dict[str, np.ndarray] = {}
         self.derived: dict[str, Derived] = {}
         self.baked: dict[str, str] = {}
+        self.sequences: dict[str, tuple[str, ...]] = {}
+        self._alias: dict[str, str] = {}
+
+    def resolve(self, name: str) -> str:
+        """The value that `name` stands for."""
+        return self._alias.get(name, name)
 
     def declare(self, value: ir.Value) -> None:
+        """Note the shape and dtype that inference gave a value."""
         name = value.name or ""
         if value.shape is not None:
             self.shapes[name] = symbolic_shape(value.shape)
@@ -82,13 +92,14 @@ class Builder:
             self.dtypes[name] = _dtype_name(value.dtype)
 
     def initializer(self, name: str, value: ir.Value) -> None:
+        """A parameter or float buffer of the module, or a constant."""
         self.declare(value)
         tensor = value.const_value
         if tensor is None:
             raise UnsupportedError(f"initializer {name} has no data", reason="export")
         dtype = _dtype_name(tensor.dtype)
         self.dtypes[name] = dtype
-        shape = tuple(int(d) for d in tensor.shape)
+        shape = tuple(int(d) for d in tensor.shape.numpy())
         self.shapes[name] = shape
         if name in self.tensors and dtype.startswith(("float", "bfloat")):
             self.derived[name] = derive.parameter(name, shape, trainable=self.tensors[name][1], dtype=dtype)
@@ -99,6 +110,7 @@ class Builder:
             self.baked[name] = name
 
     def node(self, node: ir.Node, index: int) -> None:
+        """Sort one node's outputs."""
         if node.op_type in ("If", "Loop", "Scan"):
             raise _view(node, index).unsupported("control flow in the graph", reason="control-flow")
         for out in node.outputs:
@@ -106,43 +118,84 @@ class Builder:
         if node.op_type == "Constant":
             name = node.outputs[0].name or ""
             self.constants[name] = _constant(node)
-            self.shapes.setdefault(name, self.constants[name].shape)
+            self.shapes[name] = self.constants[name].shape
             return
         view = _view(node, index)
-        if not (self._shape_of(view) or self._constant(view) or self._derived(view)):
-            self._complete(view)
+        view = replace(view, inputs=tuple(self.resolve(i) for i in view.inputs))
+        made = self._sequence(view)
+        if made is not None:
+            self.add(made)
+
+    def add(self, view: NodeView) -> None:
+        """Resolve a node, or list it."""
+        if self._shape_of(view) or self._constant(view) or self._derived(view):
+            return
+        self._complete(view)
+        if changes_nothing(view, self.shapes, self.dtypes, self.constants):
+            self._alias[view.outputs[0]] = view.inputs[0]
+        else:
             self.nodes.append(view)
+
+    def _sequence(self, view: NodeView) -> NodeView | None:
+        """Sequences that only carry the parts of a split: a Split node, and the parts' own names."""
+        if view.op == "SplitToSequence":
+            return self._split_to_sequence(view)
+        if view.op == "SequenceConstruct":
+            self.sequences[view.outputs[0]] = view.inputs
+            return None
+        if "Sequence" not in view.op or view.op == "ReverseSequence":
+            return view
+        parts = self.sequences.get(view.inputs[0])
+        if parts is None:
+            raise view.unsupported("a sequence made at run time", reason="sequence-type")
+        if view.op == "SequenceAt" and view.inputs[1] in self.constants:
+            self._alias[view.outputs[0]] = parts[int(self.constants[view.inputs[1]])]
+            return None
+        if view.op == "ConcatFromSequence" and not view.attr("new_axis", 0):
+            return replace(view, op="Concat", inputs=parts, attributes={"axis": view.attr("axis")})
+        raise view.unsupported("this use of a sequence", reason="sequence-type")
+
+    def _split_to_sequence(self, view: NodeView) -> NodeView:
+        shape = self.shapes.get(view.inputs[0])
+        axis = view.attr("axis", 0)
+        size = shape[axis] if shape is not None else None
+        split = self.constants.get(view.inputs[1]) if view.has(1) else np.array(1)
+        if not isinstance(size, int) or split is None or (not view.has(1) and not view.attr("keepdims", 1)):
+            raise view.unsupported("a split into parts of unknown number", reason="data-dependent-shape")
+        each = integers(split)
+        sizes = each if split.ndim else [min(each[0], size - i) for i in range(0, size, each[0])]
+        name = f"{view.outputs[0]}_sizes"
+        self.constants[name] = np.array(sizes, dtype=np.int64)
+        parts = tuple(f"{view.outputs[0]}_{i}" for i in range(len(sizes)))
+        self.sequences[view.outputs[0]] = parts
+        self.dtypes.update(dict.fromkeys(parts, self.dtypes.get(view.inputs[0], "float32")))
+        return replace(view, op="Split", inputs=(view.inputs[0], name), outputs=parts, attributes={"axis": axis})
 
     def _shape_of(self, view: NodeView) -> bool:
         if view.op not in ("Shape", "Size") or view.domain or view.inputs[0] not in self.shapes:
             return False
         dims = list(self.shapes[view.inputs[0]])
         dims = dims[view.attr("start", 0) : view.attr("end", len(dims))]
+        found = np.empty(len(dims), dtype=object)
+        found[:] = dims
         if view.op == "Size":
-            product: Any = 1
-            for dim in dims:
-                product = product * dim
-            dims = [product]
-        array = np.empty(len(dims), dtype=object)
-        array[:] = dims
-        if view.op == "Size":
-            array = array.reshape(())
-        self._set(view, (array if any(not isinstance(d, int) for d in dims) else array.astype(np.int64),))
+            found = np.array(product(dims), dtype=object)
+        known = all(isinstance(d, int) for d in found.reshape(-1))
+        self._set(view, (found.astype(np.int64) if known else found,))
         return True
 
     def _constant(self, view: NodeView) -> bool:
-        if view.domain or not all(i == "" or i in self.constants for i in view.inputs):
-            if not (view.op == "CastLike" and view.inputs[0] in self.constants):
-                return False
-        inputs = [self.constants[i] if i in self.constants else None for i in view.inputs]
-        if view.op == "CastLike":
-            like = self.dtypes.get(view.inputs[1], "float32")
-            view_attrs: dict[str, Any] = {"to": like}
-            outputs = run("Cast", inputs[:1], view_attrs)
-            self._set(view, outputs)
-            return True
+        like = view.op == "CastLike" and view.inputs[0] in self.constants
+        if view.domain or not (like or all(i == "" or i in self.constants for i in view.inputs)):
+            return False
+        inputs = [self.constants.get(i) for i in view.inputs]
+        op, attributes = view.op, view.attributes
+        if op == "CastLike":
+            op, attributes, inputs = "Cast", {"to": self.dtypes.get(view.inputs[1], "float32")}, inputs[:1]
+        elif op == "Split":
+            attributes = {"num_outputs": len(view.outputs), **attributes}
         try:
-            self._set(view, run(view.op, inputs, view.attributes))
+            self._set(view, run(op, inputs, attributes))
         except NotConstant:
             return False
         return True
@@ -165,50 +218,20 @@ class Builder:
         result = rule(view, self)
         if result is None:
             return False
-        self.derived[view.outputs[0]] = result
-        self.shapes[view.outputs[0]] = result.shape
-        self.dtypes.setdefault(view.outputs[0], result.dtype)
+        for name, part in zip(view.outputs, result if isinstance(result, tuple) else (result,), strict=True):
+            self.derived[name] = part
+            self.shapes[name] = part.shape
+            self.dtypes.setdefault(name, part.dtype)
         return True
 
     def _complete(self, view: NodeView) -> None:
-        """Give a shape to an output that inference left open, from the constants that this walk has resolved."""
-        name = view.outputs[0]
-        if view.op == "Reshape" and view.inputs[1] in self.constants:
-            dims = integers(self.constants[view.inputs[1]])
-            if name not in self.shapes or _vague(self.shapes[name]):
-                self.shapes[name] = _resolve(dims, self.shapes[view.inputs[0]])
-        elif (
-            view.op == "Expand"
-            and view.inputs[1] in self.constants
-            and (name not in self.shapes or _vague(self.shapes[name]))
-        ):
-            self.shapes[name] = _broadcast(self.shapes[view.inputs[0]], tuple(integers(self.constants[view.inputs[1]])))
-
-
-def _vague(shape: SymShape) -> bool:
-    return any(not isinstance(d, int) and "unk" in str(d) for d in shape)
-
-
-def _resolve(dims: list[Any], source: SymShape) -> SymShape:
-    total: Any = 1
-    for dim in source:
-        total = total * dim
-    out = [source[i] if d == 0 else d for i, d in enumerate(dims)]
-    if -1 in out:
-        rest: Any = 1
-        for dim in out:
-            rest = rest * dim if not (isinstance(dim, int) and dim == -1) else rest
-        import sympy
-
-        missing = sympy.cancel(sympy.sympify(total) / sympy.sympify(rest))
-        out[out.index(-1)] = int(missing) if missing.is_Integer else missing
-    return tuple(out)
-
-
-def _broadcast(a: SymShape, b: SymShape) -> SymShape:
-    rank = max(len(a), len(b))
-    left, right = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
-    return tuple(y if x == 1 else x for x, y in zip(left, right, strict=True))
+        """Give shapes to outputs that ONNX' inference left open, from the constants that this walk has resolved."""
+        if all(o in self.shapes and not vague(self.shapes[o]) for o in view.outputs if o):
+            return
+        shapes = [self.shapes.get(i) for i in view.inputs]
+        found = infer(view, shapes, [self.constants.get(i) for i in view.inputs])
+        for name, shape in zip(view.outputs, found or (), strict=False):
+            self.shapes[name] = tuple(int(d) if getattr(d, "is_Integer", False) else d for d in shape)
 
 
 def _view(node: ir.Node, index: int) -> NodeView:
@@ -217,7 +240,7 @@ def _view(node: ir.Node, index: int) -> NodeView:
         domain=node.domain,
         inputs=tuple((v.name or "") if v is not None else "" for v in node.inputs),
         outputs=tuple(v.name or "" for v in node.outputs),
-        attributes={a.name: _attribute(a) for a in node.attributes.values() if isinstance(a, ir.Attr)},
+        attributes={a.name: _attribute(a) for a in node.attributes.values()},
         origin=node.meta.get("origin") or Origin(node=node.name or str(index)),
         name=node.name or f"n{index}",
     )
@@ -257,81 +280,3 @@ def _dtype_name(dtype: ir.DataType) -> str:
 
 def _numpy_name(array: np.ndarray) -> str:
     return "float32" if array.dtype.kind == "f" else array.dtype.name
-
-
-def _known(builder: Builder, value: str) -> list[int] | None:
-    if value not in builder.constants:
-        return None
-    values = integers(builder.constants[value])
-    return values if all(isinstance(v, int) for v in values) else None
-
-
-def _d_same(view: NodeView, b: Builder) -> Derived | None:
-    target = view.attr("to", "float32") if view.op == "Cast" else "float32"
-    return b.derived.get(view.inputs[0]) if target.startswith("float") else None
-
-
-def _d_transpose(view: NodeView, b: Builder) -> Derived | None:
-    source = b.derived[view.inputs[0]]
-    return source.permute(view.attr("perm") or tuple(reversed(range(len(source.shape)))))
-
-
-def _d_reshape(view: NodeView, b: Builder) -> Derived | None:
-    source = b.derived.get(view.inputs[0])
-    dims = _known(b, view.inputs[1])
-    if source is None or dims is None:
-        return None
-    shape = _resolve(list(dims), source.shape)
-    return source.reshape(shape)
-
-
-def _d_unsqueeze(view: NodeView, b: Builder) -> Derived | None:
-    source, axes = b.derived.get(view.inputs[0]), _known(b, view.inputs[1])
-    if source is None or axes is None:
-        return None
-    return source.reshape(np.expand_dims(np.empty(source.shape, dtype=bool), tuple(axes)).shape)
-
-
-def _d_squeeze(view: NodeView, b: Builder) -> Derived | None:
-    source = b.derived[view.inputs[0]]
-    axes = _known(b, view.inputs[1]) if len(view.inputs) > 1 else [i for i, d in enumerate(source.shape) if d == 1]
-    if axes is None:
-        return None
-    drop = {a % len(source.shape) for a in axes}
-    return source.reshape([d for i, d in enumerate(source.shape) if i not in drop])
-
-
-def _d_slice(view: NodeView, b: Builder) -> Derived | None:
-    source = b.derived.get(view.inputs[0])
-    operands = [_known(b, i) for i in view.inputs[1:]]
-    if source is None or any(o is None for o in operands):
-        return None
-    starts, ends = operands[0] or [], operands[1] or []
-    axes = operands[2] if len(operands) > 2 else list(range(len(starts)))
-    if len(operands) > 3 and any(s != 1 for s in operands[3] or []):
-        return None
-    first, last = [0] * len(source.shape), list(source.shape)
-    for axis, start, end in zip(axes or [], starts, ends, strict=True):
-        first[axis], last[axis], _ = slice(start, end).indices(source.shape[axis])
-    return source.slice(first, last)
-
-
-def _d_concat(view: NodeView, b: Builder) -> Derived | None:
-    if not all(i in b.derived for i in view.inputs):
-        return None
-    return derive.concat([b.derived[i] for i in view.inputs], view.attr("axis", 0))
-
-
-DERIVATIONS: dict[str, DeriveRule] = {
-    "Identity": _d_same,
-    "Cast": _d_same,
-    "CastLike": _d_same,
-    "Transpose": _d_transpose,
-    "Reshape": _d_reshape,
-    "Unsqueeze": _d_unsqueeze,
-    "Squeeze": _d_squeeze,
-    "Slice": _d_slice,
-    "Concat": _d_concat,
-}
-
-__all__ = ["Builder", "build_graph", "parse"]

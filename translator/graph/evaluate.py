@@ -17,7 +17,7 @@ Evaluator = Callable[..., Any]
 EVALUATORS: dict[str, Evaluator] = {}
 
 
-class NotConstant(Exception):
+class NotConstant(Exception):  # noqa: N818 - not an error: the value is computed when the model runs
     """The op can't be computed on these constants; the value stays in the graph."""
 
 
@@ -43,9 +43,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _tidy(array: Any) -> np.ndarray:
+def _tidy(value: Any) -> np.ndarray:
     """An object array without symbols left becomes int64."""
-    array = np.asarray(array)
+    array: np.ndarray = np.asarray(value)
     if array.dtype == object:
         flat = [_plain(v) for v in array.reshape(-1).tolist()]
         if all(isinstance(v, bool) for v in flat):

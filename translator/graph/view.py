@@ -67,6 +67,7 @@ class Graph:
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     derived: Mapping[str, Derived] = field(default_factory=dict)
     baked: Mapping[str, str] = field(default_factory=dict)
+    _readers: dict[str, tuple[NodeView, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shape(self, value: str) -> Shape:
         """Shape of a value, None where dynamic."""
@@ -82,11 +83,13 @@ class Graph:
 
     def consumers(self) -> Mapping[str, tuple[NodeView, ...]]:
         """The nodes that read each value, in order."""
-        table: dict[str, list[NodeView]] = {}
-        for node in self.nodes:
-            for value in dict.fromkeys(node.inputs):
-                table.setdefault(value, []).append(node)
-        return {value: tuple(nodes) for value, nodes in table.items()}
+        if not self._readers:
+            table: dict[str, list[NodeView]] = {}
+            for node in self.nodes:
+                for value in dict.fromkeys(node.inputs):
+                    table.setdefault(value, []).append(node)
+            self._readers.update({value: tuple(nodes) for value, nodes in table.items()})
+        return self._readers
 
     def producers(self) -> Mapping[str, NodeView]:
         """The node that computes each value."""

@@ -23,6 +23,9 @@ class Demand:
     outputs: tuple[Layout, ...]
 
 
+_LOOK_AHEAD = 8
+"""How many ops ahead a reshape looks for a convolution."""
+
 Kind = Callable[[NodeView, Mapping[str, Layout], Graph], Demand]
 KINDS: dict[str, Kind] = {}
 
@@ -39,8 +42,11 @@ def kind(*ops: str) -> Callable[[Kind], Kind]:
 
 
 def demand(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
-    """What `node` wants, its runtime inputs lying as in `have`."""
-    return KINDS.get(node.key, _own_order)(node, have, graph)
+    """What `node` wants, its runtime inputs lying as in `have`; where its main input is a weight, PyTorch's order."""
+    function = KINDS.get(node.key, _own_order)
+    if function not in _MANY and (not node.inputs or node.inputs[0] not in have):
+        function = _own_order
+    return function(node, have, graph)
 
 
 def _outputs(node: NodeView, graph: Graph, layout: Layout) -> tuple[Layout, ...]:
@@ -55,11 +61,15 @@ def _own_order(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dema
 
 @kind(
     "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "Resize",
-    "DepthToSpace", "SpaceToDepth", "GlobalLpPool", "GroupNormalization", "InstanceNormalization",
+    "DepthToSpace", "SpaceToDepth", "GlobalLpPool", "GroupNormalization", "InstanceNormalization", "LRN", "GridSample",
+    "AffineGrid", "translator::AdaptiveAveragePool", "translator::AdaptiveMaxPool",
 )  # fmt: skip
 def _spatial(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
-    """Keras' convolutions and poolings are channels-last."""
-    wanted = {v: Layout.channels_last(graph.rank(v)) for v in have}
+    """Keras' convolutions and poolings are channels-last; a kernel that is computed comes as (*k, in, out)."""
+    wanted = {v: Layout.identity(graph.rank(v)) for v in have}
+    wanted[node.inputs[0]] = Layout.channels_last(graph.rank(node.inputs[0]))
+    if node.op in ("Conv", "ConvTranspose") and node.inputs[1] in have:
+        wanted[node.inputs[1]] = Layout(axes=(*range(2, graph.rank(node.inputs[1])), 1, 0))
     return Demand(inputs=wanted, outputs=tuple(Layout.channels_last(len(graph.shapes[o])) for o in node.outputs if o))
 
 
@@ -75,7 +85,8 @@ def _batch_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dem
     "Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Gelu", "HardSigmoid",
     "HardSwish", "Mish", "Erf", "Exp", "Log", "Sqrt", "Abs", "Neg", "Reciprocal", "Floor", "Ceil", "Round", "Sign",
     "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Not", "Cast", "Identity",
-    "Dropout", "translator::Dropout", "ThresholdedRelu", "Shrink", "IsNaN", "IsInf", "Swish",
+    "Dropout", "translator::Dropout", "ThresholdedRelu", "Shrink", "IsNaN", "IsInf", "Swish", "translator::Silu",
+    "BitwiseNot",
 )  # fmt: skip
 def _unary(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     layout = have[node.inputs[0]]
@@ -86,7 +97,8 @@ def _unary(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 
 @kind(
     "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mean", "Sum", "Where", "Equal", "Less", "LessOrEqual", "Greater",
-    "GreaterOrEqual", "And", "Or", "Xor", "Mod", "PRelu", "Clip", "Concat",
+    "GreaterOrEqual", "And", "Or", "Xor", "Mod", "PRelu", "Clip", "Concat", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
+    "BitShift",
 )  # fmt: skip
 def _together(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """Inputs of full rank agree on the layout that most of them have; lower ranks come in PyTorch's order."""
@@ -110,7 +122,10 @@ def _majority(layouts: list[Layout], rank: int) -> Layout:
     return next((layout for layout in chosen if not layout.is_identity), chosen[0])
 
 
-@kind("Softmax", "LogSoftmax", "Pad", "Slice", "Split", "CumSum", "Tile", "Trilu", "LpNormalization", "Hardmax")
+@kind(
+    "Softmax", "LogSoftmax", "Pad", "Slice", "Split", "CumSum", "Tile", "Trilu", "LpNormalization", "Hardmax",
+    "MeanVarianceNormalization", "translator::Roll",
+)  # fmt: skip
 def _axis(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """Works along axes that are simply renumbered."""
     value = node.inputs[0]
@@ -149,7 +164,32 @@ def _reshape(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand
         if len(after) == 2 and before[0] == after[0] and layout.axes[0] == 0 and _absorbed(out, graph):
             return Demand(inputs={value: layout}, outputs=(Layout(axes=layout.axes, view=graph.shape(value)),))
     own = Layout.identity(len(before))
+    if prefers_channels_last(out, graph):
+        last = Layout.channels_last(len(after))
+        source = reshaped(last, after, before)
+        if source is not None and reshaped(source, before, after) == last:
+            return Demand(inputs={value: source}, outputs=(last,))
     return Demand(inputs={value: own}, outputs=(reshaped(own, before, after) or Layout.identity(len(after)),))
+
+
+def prefers_channels_last(value: str, graph: Graph) -> bool:
+    """Whether a convolution or pooling reads the value, at once or after ops that keep the layout."""
+    rank, seen, wave = graph.rank(value), {value}, [value]
+    if rank not in (3, 4, 5):
+        return False
+    consumers = graph.consumers()
+    for _ in range(_LOOK_AHEAD):
+        following = []
+        for name in wave:
+            for node in consumers.get(name, ()):
+                function = KINDS.get(node.key)
+                if function is _spatial and node.inputs[0] == name:
+                    return True
+                if function in (_unary, _together, _axis, _batch_norm) and graph.rank(node.outputs[0]) == rank:
+                    following += [o for o in node.outputs if o not in seen]
+        seen.update(following)
+        wave = following
+    return False
 
 
 def _absorbed(value: str, graph: Graph) -> bool:
@@ -158,7 +198,7 @@ def _absorbed(value: str, graph: Graph) -> bool:
         return False
     readers = [n for n in graph.nodes if value in n.inputs]
     for node in readers:
-        linear = node.op in ("Gemm", "MatMul") and node.inputs[0] == value and node.inputs[1] in graph.derived
+        linear = node.op in ("Gemm", "Linear") and node.inputs[0] == value and node.inputs[1] in graph.derived
         if linear and not node.attr("transA", 0):
             continue
         if KINDS.get(node.key) is _unary and _absorbed(node.outputs[0], graph):
@@ -168,19 +208,9 @@ def _absorbed(value: str, graph: Graph) -> bool:
 
 
 @kind(
-    "Squeeze",
-    "ReduceMean",
-    "ReduceSum",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSumExp",
-    "ReduceSumSquare",
-    "ArgMax",
-    "ArgMin",
-)
+    "Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
+    "ReduceLogSumExp", "ReduceSumSquare", "ReduceLogSum", "ArgMax", "ArgMin",
+)  # fmt: skip
 def _drop(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     value = node.inputs[0]
     layout = have[value] if have[value].view is None else Layout.identity(graph.rank(value))
@@ -196,10 +226,11 @@ def removed_axes(node: NodeView, graph: Graph) -> tuple[int, ...]:
     rank = graph.rank(node.inputs[0])
     if node.op in ("ArgMax", "ArgMin"):
         return (node.attr("axis", 0) % rank,)
-    if node.has(1):
-        return tuple(int(a) % rank for a in integers(graph.constants[node.inputs[1]]))
-    if node.attr("axes") is not None:
-        return tuple(a % rank for a in node.attr("axes"))
+    if node.has(1) and node.inputs[1] not in graph.constants:
+        raise node.unsupported("the axes are computed at run time", reason="data-dependent-shape")
+    given = integers(graph.constants[node.inputs[1]]) if node.has(1) else node.attr("axes")
+    if given:
+        return tuple(int(a) % rank for a in given)
     if node.op == "Squeeze":
         return tuple(i for i, d in enumerate(graph.shapes[node.inputs[0]]) if d == 1)
     return () if node.attr("noop_with_empty_axes", 0) else tuple(range(rank))
@@ -209,8 +240,15 @@ def removed_axes(node: NodeView, graph: Graph) -> tuple[int, ...]:
 def _insert(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     value = node.inputs[0]
     layout = have[value] if have[value].view is None else Layout.identity(graph.rank(value))
-    axes = [int(a) for a in integers(graph.constants[node.inputs[1]])]
-    return Demand(inputs={value: layout}, outputs=(inserted(layout, axes),))
+    return Demand(inputs={value: layout}, outputs=(inserted(layout, new_axes(node, graph)),))
+
+
+def new_axes(node: NodeView, graph: Graph) -> list[int]:
+    """The axes of its result that an Unsqueeze adds."""
+    if node.has(1) and node.inputs[1] not in graph.constants:
+        raise node.unsupported("the axes are computed at run time", reason="data-dependent-shape")
+    given = integers(graph.constants[node.inputs[1]]) if node.has(1) else node.attr("axes")
+    return [int(a) % len(graph.shapes[node.outputs[0]]) for a in given]
 
 
 @kind("Gather")
@@ -240,6 +278,22 @@ def _gemm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     return Demand(inputs=wanted, outputs=(Layout.identity(len(graph.shapes[node.outputs[0]])),))
 
 
+@kind("Expand")
+def _expand(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """An expansion that adds no axis keeps the layout."""
+    same = len(graph.shapes[node.outputs[0]]) == graph.rank(node.inputs[0])
+    return _axis(node, have, graph) if same else _own_order(node, have, graph)
+
+
+@kind("Einsum")
+def _einsum(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """Operands come as they lie; the result in PyTorch's order. An ellipsis wants everything in PyTorch's order."""
+    if "..." in str(node.attr("equation")):
+        return _own_order(node, have, graph)
+    wanted = {v: (a if a.view is None else Layout.identity(len(a.axes))) for v, a in have.items()}
+    return Demand(inputs=wanted, outputs=(Layout.identity(len(graph.shapes[node.outputs[0]])),))
+
+
 @kind("MatMul")
 def _matmul(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """einsum multiplies operands of any layout; the result comes in the first operand's where ranks agree."""
@@ -258,3 +312,7 @@ def _attention(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dema
     wanted = {v: layout for v in node.inputs[:3] if v in have}
     wanted |= {v: Layout.identity(graph.rank(v)) for v in node.inputs[3:] if v in have}
     return Demand(inputs=wanted, outputs=(layout,))
+
+
+_MANY = frozenset({_together, _matmul, _einsum, _gather, _attention, _own_order})
+"""Kinds that look after inputs which don't depend on the model's input themselves."""

@@ -27,14 +27,13 @@ class PlanContext:
         self.calls: list[Call] = []
         self.layers: dict[str, LayerSpec] = {}
         self.values: dict[str, Ref] = {}
-        self.layouts: dict[str, Layout] = {}
         self.lost: list[str] = []
         self.notes: list[str] = []
         self.transposes = 0
         self._calls_of: dict[str, int] = {}
-        self._zero: Ref | None = None
+        self.once: dict[str, Ref] = {}
         self._by_binding: dict[tuple[str, str, tuple[WeightBinding, ...]], str] = {}
-        self._moved: dict[tuple[str, Layout], Ref] = {}
+        self._moved: dict[tuple[str, Layout, Layout], Ref] = {}
         self._materialiser = Materialiser(self)
 
     # Reading ---------------------------------------------------------------------------------------------------
@@ -44,9 +43,11 @@ class PlanContext:
         return self.graph.shape(value)
 
     def rank(self, value: str) -> int:
+        """Number of axes of a value."""
         return self.graph.rank(value)
 
     def dtype(self, value: str) -> str:
+        """numpy's name of a value's dtype."""
         return self.graph.dtypes.get(value, "float32")
 
     def layout(self, node: NodeView, index: int = 0) -> Layout:
@@ -56,9 +57,11 @@ class PlanContext:
         return found or Layout.identity(self.rank(value))
 
     def out_layout(self, node: NodeView, index: int = 0) -> Layout:
+        """The layout decided for output `index`."""
         return self.assignment.demands[node.outputs[0]].outputs[index]
 
     def is_runtime(self, node: NodeView, index: int) -> bool:
+        """Whether input `index` is computed when the model runs."""
         return node.has(index) and self.graph.is_runtime(node.inputs[index])
 
     def const(self, node: NodeView, index: int) -> np.ndarray | None:
@@ -70,8 +73,8 @@ class PlanContext:
         if not node.has(index):
             return None
         array = self.const(node, index)
-        values = integers(array) if array is not None else [None]
-        if not all(isinstance(v, int) for v in values):
+        values = [v for v in integers(array) if isinstance(v, int)] if array is not None else []
+        if array is None or len(values) != array.size:
             raise node.unsupported(f"input {index} is computed at run time", reason="data-dependent-shape")
         return values
 
@@ -79,21 +82,25 @@ class PlanContext:
         """The parameter at input `index`, with the steps it went through, or None."""
         return self.graph.derived.get(node.inputs[index]) if node.has(index) else None
 
-    def arg(self, node: NodeView, index: int = 0, *, like: int | None = None) -> Arg:
+    def arg(self, node: NodeView, index: int = 0, *, like: int | Layout | None = None) -> Arg:
         """Input `index` as an argument of a call: a value in the layout demanded, a number, or an array.
 
-        Constants and parameters are laid out for broadcasting against the node's output.
+        Constants and parameters are laid out for broadcasting against the node's output, or against input `like`, or a
+        tensor of the layout `like`.
         """
         value = node.inputs[index]
         if self.graph.is_runtime(value):
             return self.move(
                 self.values[value],
-                self.layouts[self.values[value].value],
+                self.assignment.layouts[value],
                 self.layout(node, index),
                 self.shape(value),
                 node,
             )
-        target = self.out_layout(node) if like is None else self.layout(node, like)
+        if like is None:
+            target = self.out_layout(node)
+        else:
+            target = like if isinstance(like, Layout) else self.layout(node, like)
         return self._materialiser.argument(node, value, target)
 
     # Writing ---------------------------------------------------------------------------------------------------
@@ -141,26 +148,20 @@ class PlanContext:
         self.layers[name] = LayerSpec(name=name, cls=cls, config=dict(config), bindings=bindings, origin=node.origin)
         return self._call(name, LayerCall(layer=name, args=tuple(args), outputs=(), origin=node.origin))
 
-    def zero_index(self, node: NodeView) -> Ref:
-        """An int32 zero of shape (1,), made from the model's first input so that it belongs to the graph."""
-        if self._zero is None:
-            name = self.graph.inputs[0]
-            key = (slice(None, 1), *([0] * (self.rank(name) - 1)))
-            first = self.op(node, "get_item", Ref(self.values[name].value), key, role="zero_of_input", main=False)
-            zeros = self.op(node, "zeros_like", first, role="zero", main=False)
-            self._zero = self.op(node, "cast", zeros, "int32", role="zero_index", main=False)
-        return self._zero
+    def op(self, node: NodeView, op: str, *args: Arg, role: str = "", main: bool = True, **kwargs: Arg) -> Ref:
+        """Add a call of `keras.ops.<op>` that gives one value. role: names it where it isn't the module's main one."""
+        return self.op_several(node, op, *args, outputs=1, role=role, main=main, **kwargs)[0]
 
-    def op(
-        self, node: NodeView, op: str, *args: Arg, outputs: int = 1, role: str = "", main: bool = True, **kwargs: Arg
-    ) -> Any:
-        """Add a call of `keras.ops.<op>`; gives one Ref, or a tuple of them where the op has several outputs."""
+    def op_several(
+        self, node: NodeView, op: str, *args: Arg, outputs: int, role: str = "", main: bool = True, **kwargs: Arg
+    ) -> tuple[Ref, ...]:
+        """Add a call of `keras.ops.<op>` that gives a tuple or list of `outputs` values."""
         name = self.namer.name(node.origin, role or op, main=main and not role)
         refs = tuple(Ref(name if i == 0 else f"{name}:{i}") for i in range(outputs))
         self.calls.append(
             OpCall(name=name, op=op, args=args, kwargs=kwargs, outputs=tuple(r.value for r in refs), origin=node.origin)
         )
-        return refs[0] if outputs == 1 else refs
+        return refs
 
     def _call(self, name: str, call: LayerCall) -> Ref:
         count = self._calls_of.get(name, 0)
@@ -175,8 +176,8 @@ class PlanContext:
         """The value in the layout wanted; a transpose is added (and counted, once per value) where they differ."""
         if have == want:
             return ref
-        if (ref.value, want) in self._moved:
-            return self._moved[ref.value, want]
+        if (ref.value, have, want) in self._moved:
+            return self._moved[ref.value, have, want]
         if want.view is not None:
             raise InternalError(f"{node.key}: a value is wanted in a flattened layout that it doesn't have")
         result = ref
@@ -189,7 +190,7 @@ class PlanContext:
             perm = tuple(have.axes.index(a) for a in want.axes)
             result = self.op(node, "transpose", result, perm, role="transpose")
         self.transposes += 1
-        self._moved[ref.value, want] = result
+        self._moved[ref.value, have, want] = result
         return result
 
 

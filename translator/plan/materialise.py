@@ -1,17 +1,20 @@
-"""Constants and free parameters as arguments: numbers, small arrays, or weights of an Embedding looked up at index 0."""
+"""Constants and free parameters as arguments: numbers, small arrays, or weights of an Embedding looked up at 0."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from translator.errors import InternalError
 from translator.graph.derive import Derived
+from translator.graph.dims import SymDim
 from translator.graph.evaluate import integers
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
-from translator.types import Layout
+from translator.types import Layout, Origin
 
 if TYPE_CHECKING:
     from translator.plan.context import PlanContext
@@ -38,10 +41,9 @@ class Materialiser:
         if array.dtype == object:
             integers(array)
             raise node.unsupported("a dynamic size is used as a number", reason="data-dependent-shape")
-        dtype = self._context.dtype(value)
         if array.size == 1 and array.ndim <= len(target.axes):
             return array.reshape(()).item()
-        array = lay_out(array, target).astype(_numpy(dtype))
+        array = plain(lay_out(array, target), self._context.dtype(value))
         if array.size > LARGE:
             return self._weight(node, value, array, target)
         return array
@@ -67,12 +69,20 @@ def lay_out(array: np.ndarray, target: Layout) -> np.ndarray:
 
 
 def derived_like(source: Derived, target: Layout) -> Derived:
-    """A parameter laid out the same way, leading axes of size 1 dropped."""
+    """A parameter laid out the same way, leading axes of size 1 added."""
     rank = len(target.axes)
     if len(source.shape) > rank or target.view is not None:
         return source
-    full = source.reshape((1,) * (rank - len(source.shape)) + source.shape).permute(target.axes)
-    return full
+    return source.reshape((1,) * (rank - len(source.shape)) + source.shape).permute(target.axes)
+
+
+def plain(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The array in the dtype that the Keras model computes with: float32, int32 where the numbers fit, bool."""
+    if dtype.startswith(("float", "bfloat")) or array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu" and array.size and np.abs(array.astype(np.int64)).max() < 1 << 31:
+        return array.astype(np.int32)
+    return array
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -80,22 +90,113 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[lead:]
 
 
-def _numpy(dtype: str) -> str:
-    return "float32" if dtype.startswith(("float", "bfloat")) else dtype
-
-
 def free_weight(context: PlanContext, node: NodeView, value: str, source: Derived | np.ndarray) -> Ref:
     """A weight of any shape as a native layer: `Embedding(1, n)` looked up at an index made from the model's input.
 
-    Gives a value of `source.shape`. Measured: saved, loaded, differentiated and exported on all backends.
+    Gives a value of `source.shape`; whole numbers and truth values are held as float32 and cast back. Measured: saved,
+    loaded, differentiated and exported on all backends.
     """
-    shape = source.shape
-    size = int(np.prod(shape, dtype=np.int64))
-    zero = context.zero_index(node)
-    flat = source.reshape((1, size))
-    name = source.tensor if isinstance(source, Derived) else value
-    config = {"input_dim": 1, "output_dim": size}
+    size = int(np.prod(source.shape, dtype=np.int64))
+    name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
+    node = owned(node, name, context)
+    row = _embedding(context, node, name, 1, source.reshape((1, size)), zero_index(context, node))
+    if isinstance(source, np.ndarray) and source.dtype.kind != "f":
+        row = context.op(node, "cast", row, source.dtype.name, role=f"{name.rsplit('.', 1)[-1]}_cast", main=False)
+    if source.shape == (1, size):
+        return row
+    role = f"{name.rsplit('.', 1)[-1]}_shape"
+    return context.op(node, "reshape", row, source.shape, role=role, main=False)
+
+
+def held(context: PlanContext, node: NodeView, name: str, array: np.ndarray) -> Arg:
+    """A constant of our own as an argument: itself where it is small, else a non-trainable weight."""
+    if array.size <= LARGE:
+        return array
+    owner = f"{node.origin.module}.{name}" if node.origin.module else name
+    return free_weight(context, node, owner, array)
+
+
+def repeated_weight(context: PlanContext, node: NodeView, value: str, source: Derived | np.ndarray, dim: SymDim) -> Ref:
+    """A weight of shape (1, …) repeated along the dynamic dimension `dim`, in front: a class token for each sample."""
+    size = int(np.prod(source.shape, dtype=np.int64))
+    name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
+    index = context.op(node, "cast", zeros(context, node, dim), "int32", role="index", main=False)
+    if len(source.shape) == 3 and source.shape[1] == 1:
+        index = context.op(node, "expand_dims", index, -1, role="index", main=False)
+        return _embedding(context, node, name, 1, source.reshape((1, size)), index)
+    rows = _embedding(context, node, name, 1, source.reshape((1, size)), index)
+    if len(source.shape) == 2:
+        return rows
+    role = f"{name.rsplit('.', 1)[-1]}_shape"
+    return context.op(node, "reshape", rows, (-1, *source.shape[1:]), role=role, main=False)
+
+
+def table(context: PlanContext, node: NodeView, name: str, source: Derived | np.ndarray, index: Arg) -> Ref:
+    """An Embedding that holds a (rows, width) table, looked up at `index`: a `Ref`, or an array of constant indices."""
+    if isinstance(index, np.ndarray):
+        index = constant_index(context, node, index)
+    return _embedding(context, node, name, source.shape[0], source, index)
+
+
+def constant_index(context: PlanContext, node: NodeView, index: np.ndarray) -> Ref:
+    """Constant indices as a value of the graph."""
+    index = index.astype(np.int32)
+    if index.size > LARGE:
+        return free_weight(context, node, f"{node.origin.module}.index" if node.origin.module else "index", index)
+    zero = zero_index(context, node)
+    return context.op(node, "add", zero, index, role="index", main=False)
+
+
+def _embedding(
+    context: PlanContext, node: NodeView, name: str, rows: int, source: Derived | np.ndarray, index: Arg
+) -> Ref:
+    config: dict[str, object] = {"input_dim": rows, "output_dim": source.shape[-1]}
     if not (isinstance(source, Derived) and source.trainable):
         config["trainable"] = False
-    row = context.weight_layer(node, name, "Embedding", config, {"embeddings": flat}, (zero,))
-    return context.op(node, "reshape", row, shape, role=f"{name.rsplit('.', 1)[-1]}_shape", main=False)  # type: ignore[no-any-return]
+    return context.weight_layer(node, name, "Embedding", config, {"embeddings": source}, (index,))
+
+
+def owned(node: NodeView, tensor: str, context: PlanContext) -> NodeView:
+    """The node as if it stood in the module that holds the tensor, so that names tell where a weight belongs."""
+    module = tensor.rpartition(".")[0]
+    if module == node.origin.module or all(module != path for path, _, _ in node.origin.scopes):
+        return node
+    depth = next(i for i, (path, _, _) in enumerate(node.origin.scopes) if path == module)
+    scopes = node.origin.scopes[: depth + 1]
+    return replace(node, origin=replace(node.origin, module=module, scopes=scopes, cls=scopes[-1][2]))
+
+
+def zero_index(context: PlanContext, node: NodeView) -> Ref:
+    """An int32 zero of shape (1,), made once from the model's first input so that it belongs to the graph."""
+    found = context.once.get("zero_index")
+    if found is None:
+        root = replace(node, origin=Origin())
+        name = context.graph.inputs[0]
+        key = (slice(None, 1), *([0] * (context.rank(name) - 1)))
+        first = context.op(root, "get_item", Ref(context.values[name].value), key, role="zero_of_input", main=False)
+        number = context.op(root, "zeros_like", first, role="zero", main=False)
+        found = context.once["zero_index"] = context.op(root, "cast", number, "int32", role="zero_index", main=False)
+    return found
+
+
+def zeros(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:
+    """Zeros of shape (dim,), made from a value that has this dynamic dimension: one of the inputs, if any has it."""
+    found = context.once.get(f"zeros {dim}")
+    if found is not None:
+        return found
+    names = [*context.graph.inputs, *(v for v in context.values if v not in context.graph.inputs)]
+    for name in names:
+        shape: Sequence[SymDim] = context.graph.shapes.get(name, ())
+        axis = next((i for i, d in enumerate(shape) if d == dim), None)
+        layout = context.assignment.layouts[name]
+        if axis is None or layout.view is not None:
+            continue
+        from_input = name in context.graph.inputs
+        root = replace(node, origin=Origin()) if from_input else node
+        key = tuple(slice(None) if a == axis else 0 for a in layout.axes)
+        line = context.op(root, "get_item", context.values[name], key, role="line_of_input", main=False)
+        made: Ref = context.op(root, "zeros_like", line, role="zeros", main=False)
+        if from_input:
+            context.once[f"zeros {dim}"] = made
+        return made
+    raise node.unsupported(f"no value has the dynamic size {dim}", reason="data-dependent-shape")

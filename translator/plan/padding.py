@@ -42,7 +42,7 @@ def zero_padding(node: NodeView, ctx: PlanContext, x: Arg, pads: Pads) -> Ref:
         x = ctx.layer(node, f"Cropping{rank}D", {"cropping": _setting(crop)}, args=(x,), role="crop")
         pads = [(max(a, 0), max(b, 0)) for a, b in pads]
         if not any(p for pair in pads for p in pair):
-            return x
+            return x  # type: ignore[no-any-return]
     return ctx.layer(node, f"ZeroPadding{rank}D", {"padding": _setting(pads)}, args=(x,), role="pad")
 
 

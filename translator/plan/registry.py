@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from translator.plan import rules
 from translator.plan.calls import Ref
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 Planned = Ref | tuple[Ref, ...]
 Rule = Callable[["NodeView", "PlanContext"], Planned]
 
-RULE_MODULES = ("activation", "conv", "elementwise", "linear", "norm", "pool", "shape")
 ENTRY_POINT = "translator.rules"
 
 
@@ -32,6 +33,7 @@ class RuleInfo:
 
     @property
     def summary(self) -> str:
+        """The first line of the rule's docstring."""
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
 
@@ -39,7 +41,7 @@ _RULES: dict[str, RuleInfo] = {}
 
 
 def rule(*ops: str, since: int = 1, keras: str = "") -> Callable[[Rule], Rule]:
-    """Register a function that plans ONNX ops, e.g. `@rule("BatchNormalization", since=15, keras="BatchNormalization")`.
+    """Register a function that plans ONNX ops: `@rule("BatchNormalization", since=15, keras="BatchNormalization")`.
 
     An op of another domain is named "domain::Op". A later registration replaces an earlier one, so that users can
     override a rule from their own package (entry point group "translator.rules").
@@ -55,8 +57,8 @@ def rule(*ops: str, since: int = 1, keras: str = "") -> Callable[[Rule], Rule]:
 
 def load_rules() -> dict[str, RuleInfo]:
     """All rules by op: ours, then those of installed packages."""
-    for name in RULE_MODULES:
-        import_module(f"translator.plan.rules.{name}")
+    for module in iter_modules(rules.__path__):
+        import_module(f"{rules.__name__}.{module.name}")
     for point in entry_points(group=ENTRY_POINT):
         point.load()
     return _RULES

@@ -8,6 +8,7 @@ from translator.graph.view import NodeView
 from translator.plan.calls import Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
+from translator.plan.rules.elementwise import aligned
 
 _LAYERS = {
     "Relu": "relu",
@@ -38,34 +39,116 @@ def leaky_relu(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.layer(node, "LeakyReLU", {"negative_slope": node.attr("alpha", 0.01)})
 
 
-@rule("Clip", since=11, keras="ReLU(max_value=…), keras.ops.clip")
+@rule("Clip", since=11, keras="ReLU(max_value=…), keras.ops.clip, maximum, minimum")
 def clip(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan a clip to constant bounds; from 0 it is a ReLU with a maximum.
+    """Plan a clip; from 0 to a constant it is a ReLU with a maximum.
 
-    Shapes: any. Raises: UnsupportedError where a bound is computed. Source: ONNX Clip-13; Keras 3 ReLU.
+    Shapes: any; bounds are scalars, computed ones as well. Source: ONNX Clip-13; Keras 3 ReLU.
     """
-    bounds: list[float | None] = []
-    for index in (1, 2):
-        array = ctx.const(node, index)
-        if node.has(index) and array is None:
-            raise node.unsupported("a bound is computed at run time")
-        bounds.append(None if array is None else array.reshape(()).item())
-    low, high = bounds
-    if low == 0 and ctx.dtype(node.inputs[0]).startswith("float"):
-        return ctx.layer(node, "ReLU", {} if high is None else {"max_value": float(high)})
+    low, high = (_bound(node, ctx, i) for i in (1, 2))
     x = ctx.arg(node)
-    if low is not None and high is not None:
-        return ctx.op(node, "clip", x, low, high)  # type: ignore[no-any-return]
+    floating = ctx.dtype(node.inputs[0]).startswith("float")
+    if low == 0 and floating and not isinstance(high, Ref) and ctx.is_runtime(node, 0):
+        return ctx.layer(node, "ReLU", {} if high is None else {"max_value": float(high)}, args=(x,))
+    if low is not None and high is not None and not isinstance(low, Ref) and not isinstance(high, Ref) and low <= high:
+        return ctx.op(node, "clip", x, low, high)
     if low is not None:
-        return ctx.op(node, "maximum", x, low)  # type: ignore[no-any-return]
-    return ctx.op(node, "minimum", x, high) if high is not None else x  # type: ignore[no-any-return]
+        x = ctx.op(node, "maximum", x, low)
+    return ctx.op(node, "minimum", x, high) if high is not None else x
+
+
+def _bound(node: NodeView, ctx: PlanContext, index: int) -> Any:
+    if not node.has(index):
+        return None
+    array = ctx.const(node, index)
+    return ctx.arg(node, index, like=index) if array is None else array.reshape(()).item()
+
+
+@rule("Elu", "Celu", since=6, keras="ELU, keras.ops.celu")
+def elu(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan an ELU: alpha·(exp(x) − 1) below 0; Celu divides x by alpha first. Source: ONNX Elu-6, Celu-12."""
+    alpha = node.attr("alpha", 1.0)
+    if node.op == "Celu" and alpha != 1.0:
+        return ctx.op(node, "celu", ctx.arg(node), alpha)
+    return ctx.layer(node, "ELU", {"alpha": alpha})
+
+
+@rule("Selu", since=6, keras="Activation")
+def selu(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a SELU; ONNX' own constants are Keras' rounded to float32. Source: ONNX Selu-6."""
+    alpha, gamma = node.attr("alpha", 1.67326319), node.attr("gamma", 1.05070102)
+    if abs(alpha - 1.6732632423543772) < 1e-6 and abs(gamma - 1.0507009873554805) < 1e-6:
+        return ctx.layer(node, "Activation", {"activation": "selu"})
+    x = ctx.arg(node)
+    grown = ctx.op(
+        node,
+        "multiply",
+        ctx.op(node, "expm1", ctx.op(node, "minimum", x, 0.0, role="negative"), role="expm1"),
+        alpha,
+        role="scaled",
+    )
+    total = ctx.op(node, "add", ctx.op(node, "maximum", x, 0.0, role="positive"), grown, role="joined")
+    return ctx.op(node, "multiply", total, gamma)
+
+
+@rule("PRelu", since=7, keras="PReLU")
+def prelu(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a PReLU whose slopes are shared along every axis but those the parameter has.
+
+    Shapes: x (N, C, *S); slope (C, 1…) or (1,). Source: ONNX PRelu-16; Keras 3 PReLU.
+    """
+    slope, layout, rank = ctx.param(node, 1), ctx.out_layout(node), ctx.rank(node.inputs[0])
+    if slope is None or layout.axes[0] != 0 or layout.view is not None or len(slope.shape) > rank:
+        positive = ctx.op(node, "maximum", ctx.arg(node), 0.0, role="positive")
+        negative = ctx.op(node, "minimum", ctx.arg(node), 0.0, role="negative")
+        scaled = ctx.op(node, "multiply", negative, aligned(node, ctx, 1), role="slope")
+        return ctx.op(node, "add", positive, scaled)
+    laid = slope.reshape((1,) * (rank - len(slope.shape)) + slope.shape).permute(layout.axes)
+    shape = laid.shape[1:]
+    if laid.shape[0] != 1 or rank < 2:
+        raise node.unsupported("a slope for each sample", reason="rank")
+    shared = [i + 1 for i, d in enumerate(shape) if d == 1]
+    return ctx.layer(node, "PReLU", {"shared_axes": shared}, {"alpha": laid.reshape(shape)})
+
+
+@rule("ThresholdedRelu", since=10, keras="keras.ops.threshold")
+def thresholded_relu(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan x where x > alpha, else 0. Source: ONNX ThresholdedRelu-10."""
+    return ctx.op(node, "threshold", ctx.arg(node), node.attr("alpha", 1.0), 0.0)
+
+
+@rule("Shrink", since=9, keras="keras.ops.where")
+def shrink(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan x + bias below −lambd, x − bias above lambd, else 0. Source: ONNX Shrink-9."""
+    bias, limit, x = node.attr("bias", 0.0), node.attr("lambd", 0.5), ctx.arg(node)
+    above = ctx.op(
+        node,
+        "where",
+        ctx.op(node, "greater", x, limit, role="above"),
+        ctx.op(node, "subtract", x, bias, role="less_bias"),
+        0.0,
+        role="upper",
+    )
+    below = ctx.op(node, "less", x, -limit, role="below")
+    return ctx.op(node, "where", below, ctx.op(node, "add", x, bias, role="more_bias"), above)
+
+
+@rule("Swish", "translator::Silu", since=24, keras="Activation")
+def swish(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan x·sigmoid(alpha·x), alpha 1 as the silu activation. Source: ONNX Swish-24; torch SiLU."""
+    alpha = node.attr("alpha", 1.0)
+    if alpha == 1.0:
+        return ctx.layer(node, "Activation", {"activation": "silu"})
+    x = ctx.arg(node)
+    gate = ctx.op(node, "sigmoid", ctx.op(node, "multiply", x, alpha, role="alpha"), role="gate")
+    return ctx.op(node, "multiply", x, gate)
 
 
 @rule("Gelu", since=20, keras="keras.ops.gelu")
 def gelu(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a GELU; `approximate` is always given: Keras' function defaults to tanh, its activation to exact."""
     approximate = node.attr("approximate", "none")
-    return ctx.op(node, "gelu", ctx.arg(node), approximate=approximate in ("tanh", b"tanh"))  # type: ignore[no-any-return]
+    return ctx.op(node, "gelu", ctx.arg(node), approximate=approximate in ("tanh", b"tanh"))
 
 
 @rule("HardSwish", since=14, keras="Activation")
@@ -81,7 +164,7 @@ def hard_sigmoid(node: NodeView, ctx: PlanContext) -> Ref:
     if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
         return ctx.layer(node, "Activation", {"activation": "hard_sigmoid"})
     scaled = ctx.op(node, "add", ctx.op(node, "multiply", ctx.arg(node), alpha, role="scale"), beta, role="shift")
-    return ctx.op(node, "clip", scaled, 0.0, 1.0)  # type: ignore[no-any-return]
+    return ctx.op(node, "clip", scaled, 0.0, 1.0)
 
 
 @rule("Softmax", since=13, keras="Softmax")
@@ -90,6 +173,12 @@ def softmax(node: NodeView, ctx: PlanContext) -> Ref:
     axis = ctx.layout(node).axis(node.attr("axis", -1))
     last = axis == ctx.rank(node.inputs[0]) - 1
     return ctx.layer(node, "Softmax", {"axis": -1 if last else axis})
+
+
+@rule("LogSoftmax", since=13, keras="keras.ops.log_softmax")
+def log_softmax(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the logarithm of a softmax over one axis. Source: ONNX LogSoftmax-13."""
+    return ctx.op(node, "log_softmax", ctx.arg(node), axis=ctx.layout(node).axis(node.attr("axis", -1)))
 
 
 @rule("translator::Dropout", keras="Dropout, SpatialDropout1D/2D/3D")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from translator.graph.derive import Derived
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
-from translator.plan.padding import spatial_pads, zero_padding
+from translator.plan.padding import Pads, spatial_pads, zero_padding
 from translator.plan.registry import rule
+from translator.types import Layout
 
 
 @rule("Conv", since=1, keras="Conv1D/2D/3D, DepthwiseConv1D/2D, with ZeroPadding where `same` isn't the same")
@@ -17,31 +21,49 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one convolution of rank 1 to 3.
 
     Shapes: x (N, C, *S); weight (O, C/groups, *k) → kernel (*k, C/groups, O), depthwise (*k, C, O/C); bias (O,).
-    Raises: UnsupportedError for more than three spatial axes, or stride and dilation together.
+    Stride and dilation together, which Keras lacks, are a dilated convolution of which every stride-th place is kept.
+    Raises: UnsupportedError for more than three spatial axes.
     Source: ONNX Conv-11; Keras 3 Conv2D, DepthwiseConv2D.
     """
     weight = ctx.param(node, 1)
-    if weight is None:
-        raise node.unsupported("the kernel is computed at run time", fix="use a plain parameter as the kernel")
-    spatial = len(weight.shape) - 2
+    spatial = ctx.rank(node.inputs[1]) - 2
     if spatial not in (1, 2, 3):
         raise node.unsupported(f"a convolution over {spatial} axes", reason="rank")
+    kernel = tuple(int(d or 0) for d in ctx.shape(node.inputs[1])[2:])
     strides = tuple(node.attr("strides") or (1,) * spatial)
     dilation = tuple(node.attr("dilations") or (1,) * spatial)
-    groups = node.attr("group", 1)
-    if max(strides) > 1 and max(dilation) > 1:
-        raise node.unsupported("stride and dilation both above 1: Keras has no such convolution")
-    padding, x = _pad(node, ctx, weight.shape[2:], strides, dilation)
-    config: dict[str, Any] = {"kernel_size": weight.shape[2:], "strides": strides, "padding": padding}
+    thinned = max(strides) > 1 and max(dilation) > 1
+    padding, x = _pad(node, ctx, kernel, strides, dilation)
+    config: dict[str, Any] = {"strides": (1,) * spatial if thinned else strides, "padding": padding}
     if max(dilation) > 1:
         config["dilation_rate"] = dilation
-    return _layer(node, ctx, weight, groups, config, x)
+    if weight is None or not ctx.is_runtime(node, 0):
+        y = _computed_kernel(node, ctx, config, x)
+    else:
+        y = _layer(node, ctx, weight, node.attr("group", 1), {"kernel_size": kernel, **config}, x)
+    if not thinned:
+        return y
+    key = (slice(None), *(slice(None, None, s) for s in strides), slice(None))
+    return ctx.op(node, "get_item", y, key, role="thinned")
+
+
+def _computed_kernel(node: NodeView, ctx: PlanContext, config: dict[str, Any], x: Arg) -> Ref:
+    """keras.ops.conv with a kernel that is computed from parameters (weight standardisation, weight norm)."""
+    spatial = ctx.rank(node.inputs[1]) - 2
+    kernel = ctx.arg(node, 1, like=Layout(axes=(*range(2, 2 + spatial), 1, 0)))
+    y = ctx.op(node, "conv", x, kernel, data_format="channels_last", **config)
+    return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased") if node.has(2) else y
 
 
 def _layer(node: NodeView, ctx: PlanContext, weight: Derived, groups: int, config: dict[str, Any], x: Arg) -> Ref:
     out, per_group, *kernel = weight.shape
     spatial = len(kernel)
     bias = ctx.param(node, 2)
+    constant = ctx.const(node, 2)
+    if node.has(2) and bias is None and (constant is None or np.any(constant)):
+        bare = replace(node, inputs=node.inputs[:2])
+        y = _layer(bare, ctx, weight, groups, config, x)
+        return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased")
     weights: dict[str, Derived] = {}
     square = len(set(config["strides"])) == 1
     if groups > 1 and per_group == 1 and spatial < 3 and square:
@@ -67,6 +89,109 @@ def _pad(
     if all(p == (0, 0) for p in pads):
         return "valid", ctx.arg(node)
     extents = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    if max(strides) == 1 and all(p == (e // 2, e - e // 2) for p, e in zip(pads, extents, strict=True)):
+    stepless = max(strides) == 1 or max(dilation) > 1
+    if stepless and all(p == (e // 2, e - e // 2) for p, e in zip(pads, extents, strict=True)):
         return "same", ctx.arg(node)
     return "valid", zero_padding(node, ctx, ctx.arg(node), pads)
+
+
+@rule("ConvTranspose", since=1, keras="Conv1D/2D/3DTranspose with Cropping; for groups a Conv over spread-out input")
+def conv_transpose(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one transposed convolution: all of it, then the padding cropped off.
+
+    Shapes: x (N, C, *S); weight (C, O/groups, *k) → kernel (*k, O, C); bias (O,); size from the graph.
+    Raises: UnsupportedError for a computed kernel, or a dynamic size with output_padding or output_shape.
+    Source: ONNX ConvTranspose-11; torch.nn.ConvTranspose2d; Keras 3 Conv2DTranspose.
+    """
+    weight, bias = ctx.param(node, 1), ctx.param(node, 2)
+    spatial = ctx.rank(node.inputs[0]) - 2
+    if weight is None or (node.has(2) and bias is None):
+        raise node.unsupported("the kernel or bias is computed at run time", fix="use plain parameters")
+    if spatial not in (1, 2, 3):
+        raise node.unsupported(f"a transposed convolution over {spatial} axes", reason="rank")
+    kernel = weight.shape[2:]
+    strides = tuple(node.attr("strides") or (1,) * spatial)
+    dilation = tuple(node.attr("dilations") or (1,) * spatial)
+    extents = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    crops = _crops(node, ctx, strides, extents)
+    if node.attr("group", 1) > 1 or (max(strides) > 1 and max(dilation) > 1):
+        return _spread(node, ctx, weight, bias, strides, dilation, crops)
+    config: dict[str, Any] = {"filters": weight.shape[1], "kernel_size": kernel, "strides": strides, "padding": "valid"}
+    config |= {"dilation_rate": dilation} if max(dilation) > 1 else {}
+    config |= {"use_bias": bias is not None}
+    more = [max(-after, 0) for _, after in crops]
+    if max(strides) > 1:
+        config["output_padding"] = tuple(more)
+        crops = [(before, max(after, 0)) for before, after in crops]
+    weights = {"kernel": weight.permute((*range(2, 2 + spatial), 1, 0))} | ({"bias": bias} if bias is not None else {})
+    y = ctx.layer(node, f"Conv{spatial}DTranspose", config, weights)
+    return zero_padding(node, ctx, y, [(-a, -b) for a, b in crops]) if any(a or b for a, b in crops) else y
+
+
+def _crops(node: NodeView, ctx: PlanContext, strides: tuple[int, ...], extents: list[int]) -> Pads:
+    """What to cut off (negative: add) before and after on each axis, to get from the whole result to PyTorch's size."""
+    count = len(strides)
+    sizes, outs = ctx.shape(node.inputs[0])[2:], ctx.shape(node.outputs[0])[2:]
+    pads = list(node.attr("pads") or (0,) * (2 * count))
+    auto = node.attr("auto_pad", "NOTSET")
+    extra = node.attr("output_padding") or (0,) * count
+    crops: Pads = []
+    for i, (size, out, s, e) in enumerate(zip(sizes, outs, strides, extents, strict=True)):
+        if size is None or out is None:
+            if auto not in ("NOTSET", "") or node.attr("output_shape"):
+                raise node.unsupported("an output_shape over a dynamic size", reason="data-dependent-shape")
+            crops.append((pads[i], pads[i + count] - extra[i]))
+            continue
+        total = (size - 1) * s + e + 1 - out
+        before = pads[i] if not node.attr("output_shape") and auto in ("NOTSET", "") else _first(total, extra[i], auto)
+        crops.append((before, total - before))
+    return crops
+
+
+def _first(total: int, extra: int, auto: str) -> int:
+    """Share of the padding that stands before, as ONNX divides it."""
+    padding = max(total + extra, 0)
+    return padding // 2 if auto == "SAME_UPPER" else padding - padding // 2
+
+
+def _spread(
+    node: NodeView,
+    ctx: PlanContext,
+    weight: Derived,
+    bias: Derived | None,
+    strides: tuple[int, ...],
+    dilation: tuple[int, ...],
+    crops: Pads,
+) -> Ref:
+    """Zeros between the input's places, then a plain convolution with the kernel turned round: Keras' transposed
+    convolutions have no groups.
+    """
+    inputs, per_group, *kernel = weight.shape
+    spatial, groups = len(kernel), node.attr("group", 1)
+    axes = tuple(range(1, 1 + spatial))
+    x = ctx.arg(node)
+    if max(strides) > 1:
+        sizes = ctx.shape(node.inputs[0])[2:]
+        if None in sizes:
+            raise node.unsupported("groups over a dynamic size", reason="data-dependent-shape")
+        x = ctx.op(node, "expand_dims", x, tuple(2 * a for a in axes), role="between")
+        width = [(0, 0)] + [pair for s in strides for pair in ((0, 0), (0, s - 1))] + [(0, 0)]
+        x = ctx.op(node, "pad", x, tuple(width), role="zeros_between")
+        x = ctx.op(
+            node,
+            "reshape",
+            x,
+            (-1, *(int(n or 0) * s for n, s in zip(sizes, strides, strict=True)), inputs),
+            role="spread",
+        )
+    extents = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    pads = [(e - a, e - b - (s - 1)) for e, s, (a, b) in zip(extents, strides, crops, strict=True)]
+    x = zero_padding(node, ctx, x, pads) if any(p for pair in pads for p in pair) else x
+    turned = weight.reshape((groups, inputs // groups, per_group, *kernel)).flip(tuple(range(3, 3 + spatial)))
+    turned = turned.permute((0, 2, 1, *range(3, 3 + spatial))).reshape((groups * per_group, inputs // groups, *kernel))
+    config: dict[str, Any] = {"kernel_size": tuple(kernel), "strides": (1,) * spatial, "padding": "valid"}
+    config |= {"dilation_rate": dilation} if max(dilation) > 1 else {}
+    plain = replace(node, inputs=node.inputs[:2])
+    if bias is None:
+        return _layer(plain, ctx, turned, groups, config, x)
+    return _layer(node, ctx, turned, groups, config, x)

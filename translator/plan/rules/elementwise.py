@@ -1,9 +1,9 @@
-"""Element-wise arithmetic, comparison and joining."""
+"""Element-wise arithmetic, comparison and selection."""
 
 from __future__ import annotations
 
 from translator.graph.view import NodeView
-from translator.plan.calls import Ref
+from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
 
@@ -12,34 +12,84 @@ _BINARY = {
     "Add": "add", "Mul": "multiply", "Sub": "subtract", "Div": "divide", "Pow": "power", "Max": "maximum",
     "Min": "minimum", "Equal": "equal", "Less": "less", "LessOrEqual": "less_equal", "Greater": "greater",
     "GreaterOrEqual": "greater_equal", "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
+    "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
 }  # fmt: skip
 _UNARY = {
     "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Abs": "absolute", "Neg": "negative", "Floor": "floor", "Ceil": "ceil",
-    "Sign": "sign", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Erf": "erf", "Not": "logical_not", "Reciprocal": "reciprocal",
+    "Sign": "sign", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Erf": "erf", "Not": "logical_not",
+    "Reciprocal": "reciprocal",
     "Asin": "arcsin", "Acos": "arccos", "Atan": "arctan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "arcsinh",
-    "Acosh": "arccosh", "Atanh": "arctanh", "Round": "round", "IsNaN": "isnan", "IsInf": "isinf",
+    "Acosh": "arccosh", "Atanh": "arctanh", "Round": "round", "IsNaN": "isnan", "BitwiseNot": "bitwise_not",
 }  # fmt: skip
+_FLOAT = ("float", "bfloat")
 
 
-@rule(*_BINARY, since=7, keras="Add, Multiply, Subtract, Maximum, Minimum; keras.ops")
+@rule(
+    *_BINARY, since=7, keras="Add, Multiply, Subtract, Maximum, Minimum; EinsumDense for a scale per channel; keras.ops"
+)
 def binary(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan element-wise arithmetic: a merging layer for two float tensors of one rank, else a keras.ops function.
 
     Shapes: broadcast as in numpy, in PyTorch's order. Source: ONNX Add-14 …; keras.ops.
     """
-    if len(node.inputs) > 2:
-        raise node.unsupported(f"{len(node.inputs)} operands")
-    runtime = [ctx.is_runtime(node, i) for i in (0, 1)]
-    same_rank = ctx.rank(node.inputs[0]) == ctx.rank(node.inputs[1])
-    args = [aligned(node, ctx, i) for i in (0, 1)]
-    if all(runtime) and same_rank and node.op in _MERGE and ctx.dtype(node.outputs[0]).startswith("float"):
+    if len(node.inputs) == 1:
+        return ctx.arg(node)  # type: ignore[no-any-return]
+    scaled = channel_scale(node, ctx) if node.op == "Mul" else None
+    if scaled is not None:
+        return scaled
+    floating = ctx.dtype(node.outputs[0]).startswith(_FLOAT)
+    runtime = all(ctx.is_runtime(node, i) for i in range(len(node.inputs)))
+    first = ctx.out_layout(node).axes[0] if ctx.rank(node.outputs[0]) else 0
+    one_batch = len({(ctx.rank(v), *ctx.graph.shapes[v][first : first + 1]) for v in node.inputs}) == 1
+    args = [aligned(node, ctx, i) for i in range(len(node.inputs))]
+    if runtime and one_batch and node.op in _MERGE and floating and len(set(node.inputs)) == len(node.inputs):
         return ctx.layer(node, _MERGE[node.op], args=(args,), main=False)
-    if node.op == "Div" and not ctx.dtype(node.outputs[0]).startswith(("float", "bfloat")):
-        raise node.unsupported("integer division", reason="dtype")
-    return ctx.op(node, _BINARY[node.op], *args, main=False)  # type: ignore[no-any-return]
+    if node.op == "Div" and not floating:
+        return truncated(node, ctx, *args)
+    if node.op == "Pow" and args[1] in (2, 0.5):
+        return ctx.op(node, "square" if args[1] == 2 else "sqrt", args[0], main=False)
+    total = args[0]
+    for other in args[1:]:
+        total = ctx.op(node, _BINARY[node.op], total, other, main=False)
+    return total  # type: ignore[no-any-return]
 
 
-def aligned(node: NodeView, ctx: PlanContext, index: int) -> object:
+def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
+    """A product with a parameter that has one number for each channel, the last axis: EinsumDense("...c,c->...c")."""
+    index = next((i for i in (0, 1) if ctx.param(node, i) is not None and ctx.is_runtime(node, 1 - i)), None)
+    if index is None:
+        return None
+    scale, value, layout = ctx.param(node, index), node.inputs[1 - index], ctx.out_layout(node)
+    rank = len(layout.axes)
+    if scale is None or ctx.rank(value) != rank or layout.view is not None or len(scale.shape) > rank:
+        return None
+    width = ctx.shape(value)[layout.axes[-1]]
+    laid = scale.reshape((1,) * (rank - len(scale.shape)) + scale.shape).permute(layout.axes)
+    if width is None or width == 1 or laid.shape != (*(1,) * (rank - 1), width):
+        return None
+    config: dict[str, object] = {"equation": "...c,c->...c", "output_shape": [width]}
+    if not scale.trainable:
+        config["trainable"] = False
+    x = ctx.arg(node, 1 - index)
+    return ctx.weight_layer(node, scale.tensor, "EinsumDense", config, {"kernel": laid.reshape((width,))}, (x,))
+
+
+def truncated(node: NodeView, ctx: PlanContext, a: Arg, b: Arg) -> Ref:
+    """Division of whole numbers, rounded towards zero as in C: ONNX says so, numpy rounds down."""
+    if ctx.dtype(node.outputs[0]).startswith("uint"):
+        return ctx.op(node, "floor_divide", a, b, role="divide")
+    signs = ctx.op(
+        node,
+        "multiply",
+        *(ctx.op(node, "sign", v, role="sign") if isinstance(v, Ref) else (v > 0) - (v < 0) for v in (a, b)),
+        role="signs",
+    )
+    sizes = [ctx.op(node, "absolute", v, role="size") if isinstance(v, Ref) else abs(v) for v in (a, b)]
+    whole = ctx.op(node, "floor_divide", *sizes, role="divide")
+    return ctx.op(node, "multiply", whole, signs, role="truncated")
+
+
+def aligned(node: NodeView, ctx: PlanContext, index: int) -> Arg:
     """Input `index`, given the output's rank and layout where it has fewer axes and the layouts aren't trivial."""
     value, rank = node.inputs[index], ctx.rank(node.outputs[0])
     x = ctx.arg(node, index)
@@ -58,10 +108,54 @@ def aligned(node: NodeView, ctx: PlanContext, index: int) -> object:
     return ctx.op(node, "reshape", x, tuple(-1 if d is None else d for d in moved), role="align")
 
 
+@rule("Sum", "Mean", since=8, keras="Add, Average")
+def total(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the sum or mean of several tensors. Source: ONNX Sum-13, Mean-13."""
+    args = [aligned(node, ctx, i) for i in range(len(node.inputs))]
+    if len(args) == 1:
+        return args[0]  # type: ignore[no-any-return]
+    result = args[0]
+    for other in args[1:]:
+        result = ctx.op(node, "add", result, other, main=False)
+    if node.op == "Mean":
+        result = ctx.op(node, "divide", result, float(len(args)), main=False)
+    return result  # type: ignore[no-any-return]
+
+
+@rule("Mod", since=10, keras="keras.ops.mod, keras.ops.fmod")
+def mod(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a remainder: the divisor's sign, or with fmod=1 the dividend's. Source: ONNX Mod-13."""
+    op = "fmod" if node.attr("fmod", 0) else "mod"
+    return ctx.op(node, op, aligned(node, ctx, 0), aligned(node, ctx, 1))
+
+
+@rule("BitShift", since=11, keras="keras.ops.left_shift, keras.ops.right_shift")
+def bit_shift(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a shift of bits. Source: ONNX BitShift-11."""
+    op = "left_shift" if node.attr("direction") == "LEFT" else "right_shift"
+    return ctx.op(node, op, aligned(node, ctx, 0), aligned(node, ctx, 1))
+
+
+@rule("Where", since=9, keras="keras.ops.where")
+def where(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a choice between two tensors. Source: ONNX Where-16."""
+    return ctx.op(node, "where", *(aligned(node, ctx, i) for i in range(3)))
+
+
 @rule(*_UNARY, since=1, keras="keras.ops")
 def unary(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an element-wise function of keras.ops. Shapes: any. Source: ONNX; keras.ops."""
-    return ctx.op(node, _UNARY[node.op], ctx.arg(node))  # type: ignore[no-any-return]
+    return ctx.op(node, _UNARY[node.op], ctx.arg(node))
+
+
+@rule("IsInf", since=10, keras="keras.ops.isinf, isposinf, isneginf")
+def is_infinite(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the test for infinities of either sign, or of one. Source: ONNX IsInf-20."""
+    positive, negative = node.attr("detect_positive", 1), node.attr("detect_negative", 1)
+    if not positive and not negative:
+        raise node.unsupported("a test for neither infinity")
+    op = "isinf" if positive and negative else "isposinf" if positive else "isneginf"
+    return ctx.op(node, op, ctx.arg(node))
 
 
 @rule("Identity", "Dropout", since=1, keras="nothing")
@@ -70,23 +164,10 @@ def identity(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.arg(node)  # type: ignore[no-any-return]
 
 
-@rule("Cast", since=6, keras="keras.ops.cast")
+@rule("Cast", "CastLike", since=6, keras="keras.ops.cast")
 def cast(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a cast between kinds of numbers; one between float widths is dropped, since the model has one float type."""
-    target = node.attr("to", "float32")
-    if target.startswith(("float", "bfloat")) and ctx.dtype(node.inputs[0]).startswith(("float", "bfloat")):
+    target = ctx.dtype(node.outputs[0]) if node.op == "CastLike" else node.attr("to", "float32")
+    if target.startswith(_FLOAT) and ctx.dtype(node.inputs[0]).startswith(_FLOAT):
         return ctx.arg(node)  # type: ignore[no-any-return]
-    return ctx.op(node, "cast", ctx.arg(node), "float32" if target.startswith("float") else target)  # type: ignore[no-any-return]
-
-
-@rule("Concat", since=4, keras="Concatenate")
-def concat(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan a Concatenate along the axis where the layout put it. Source: ONNX Concat-13; Keras 3 Concatenate."""
-    axis = ctx.out_layout(node).axis(node.attr("axis"))
-    args = [ctx.arg(node, i) for i in range(len(node.inputs))]
-    if len(args) == 1:
-        return args[0]
-    last = axis == ctx.rank(node.outputs[0]) - 1
-    if all(ctx.is_runtime(node, i) for i in range(len(args))):
-        return ctx.layer(node, "Concatenate", {"axis": -1 if last else axis}, args=(args,), main=False)
-    return ctx.op(node, "concatenate", args, axis=axis, main=False)  # type: ignore[no-any-return]
+    return ctx.op(node, "cast", ctx.arg(node), "float32" if target.startswith(_FLOAT) else target)

@@ -66,11 +66,11 @@ def _general_gemm(node: NodeView, ctx: PlanContext) -> Ref:
     if node.attr("alpha", 1.0) != 1.0:
         y = ctx.op(node, "multiply", y, node.attr("alpha"), role="alpha")
     if not node.has(2):
-        return y  # type: ignore[no-any-return]
+        return y
     c = ctx.arg(node, 2)
     if node.attr("beta", 1.0) != 1.0:
         c = ctx.op(node, "multiply", c, node.attr("beta"), role="beta")
-    return ctx.op(node, "add", y, c)  # type: ignore[no-any-return]
+    return ctx.op(node, "add", y, c)
 
 
 @rule("MatMul", since=1, keras="keras.ops.matmul, keras.ops.einsum")
@@ -87,7 +87,7 @@ def matmul(node: NodeView, ctx: PlanContext) -> Ref:
     layouts = [ctx.layout(node, i) if ctx.is_runtime(node, i) else Layout.identity(ranks[i]) for i in (0, 1)]
     out = ctx.out_layout(node)
     if all(layout.is_identity for layout in (*layouts, out)):
-        return ctx.op(node, "matmul", a, b)  # type: ignore[no-any-return]
+        return ctx.op(node, "matmul", a, b)
     if ranks[0] != ranks[1] or ctx.shape(node.inputs[0])[:-2] != ctx.shape(node.inputs[1])[:-2]:
         raise node.unsupported("operands of different rank in different layouts", reason="layout")
     lead = "abcdefgh"[: ranks[0] - 2]
@@ -95,4 +95,22 @@ def matmul(node: NodeView, ctx: PlanContext) -> Ref:
     spelled = [
         ("".join(s[i] for i in layout.axes)) for s, layout in zip((left, right, result), (*layouts, out), strict=True)
     ]
-    return ctx.op(node, "einsum", f"{spelled[0]},{spelled[1]}->{spelled[2]}", a, b)  # type: ignore[no-any-return]
+    return ctx.op(node, "einsum", f"{spelled[0]},{spelled[1]}->{spelled[2]}", a, b)
+
+
+@rule("Einsum", since=12, keras="keras.ops.einsum")
+def einsum(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan an einsum with its letters in the order in which each operand lies. Source: ONNX Einsum-12; torch.einsum."""
+    equation = str(node.attr("equation")).replace(" ", "")
+    left, _, result = equation.partition("->")
+    operands = left.split(",")
+    if "->" not in equation:
+        letters = [c for c in left if c.isalpha()]
+        result = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+        result = "..." + result if "..." in left else result
+    layouts = [ctx.layout(node, i) for i in range(len(operands))]
+    if "..." not in equation:
+        operands = ["".join(term[a] for a in at.axes) for term, at in zip(operands, layouts, strict=True)]
+        result = "".join(result[a] for a in ctx.out_layout(node).axes)
+    args = [ctx.arg(node, i, like=layouts[i]) for i in range(len(operands))]
+    return ctx.op(node, "einsum", f"{','.join(operands)}->{result}", *args)

@@ -9,6 +9,7 @@ import numpy as np
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
+from translator.plan.materialise import held
 from translator.plan.padding import Pads, spatial_pads, zero_padding
 from translator.plan.registry import rule
 
@@ -56,8 +57,10 @@ def average_pool(node: NodeView, ctx: PlanContext) -> Ref:
     declared = spatial_pads(node, ctx, kernel, strides, (1,) * len(kernel))
     if counted and all(p[1] <= d[1] for p, d in zip(pads, declared, strict=True)):
         return ctx.layer(node, cls, config, args=(padded,))
-    mean = ctx.layer(node, cls, config, args=(padded,))
-    return ctx.op(node, "multiply", mean, _correction(node, ctx, kernel, strides, pads, declared), role="count")  # type: ignore[no-any-return]
+    mean = ctx.layer(node, cls, config, args=(padded,), role="window_mean")
+    total = ctx.op(node, "multiply", mean, float(np.prod(kernel)), role="window_sum")
+    counts = _counts(node, ctx, kernel, strides, pads, declared)
+    return ctx.op(node, "divide", total, counts)
 
 
 @rule("GlobalAveragePool", since=1, keras="GlobalAveragePooling1D/2D/3D")
@@ -70,6 +73,32 @@ def global_average_pool(node: NodeView, ctx: PlanContext) -> Ref:
 def global_max_pool(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one global max pooling. Shapes: x (N, C, *S) → (N, C, 1…). Source: ONNX GlobalMaxPool-1."""
     return _global(node, ctx, "GlobalMaxPooling")
+
+
+@rule(
+    "translator::AdaptiveAveragePool",
+    "translator::AdaptiveMaxPool",
+    keras="GlobalAveragePooling, AdaptiveAveragePooling1D/2D/3D …",
+)
+def adaptive_pool(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan one adaptive pooling; to size 1 it is a global one.
+
+    Shapes: x (N, C, *S) → (N, C, *output_size). Source: torch.nn.AdaptiveAvgPool2d; Keras 3 AdaptiveAveragePooling2D.
+    """
+    sizes = tuple(node.attr("output_size"))
+    kind = "Average" if node.op == "AdaptiveAveragePool" else "Max"
+    if all(s == 1 for s in sizes):
+        return _global(node, ctx, f"Global{kind}Pooling")
+    inputs = ctx.shape(node.inputs[0])[2:]
+    if inputs == sizes:
+        return ctx.arg(node)  # type: ignore[no-any-return]
+    cls = f"Adaptive{kind}Pooling{len(sizes)}D"
+    if all(n is not None and n % s == 0 for n, s in zip(inputs, sizes, strict=True)):
+        window = tuple(int(n or 0) // s for n, s in zip(inputs, sizes, strict=True))
+        return ctx.layer(
+            node, f"{kind}Pooling{len(sizes)}D", {"pool_size": window, "strides": window, "padding": "valid"}
+        )
+    return ctx.layer(node, cls, {"output_size": sizes if len(sizes) > 1 else sizes[0]})
 
 
 def _global(node: NodeView, ctx: PlanContext, cls: str) -> Ref:
@@ -106,15 +135,15 @@ def _is_same(pads: Pads, kernel: tuple[int, ...], strides: tuple[int, ...]) -> b
     )
 
 
-def _correction(
+def _counts(
     node: NodeView, ctx: PlanContext, kernel: tuple[int, ...], strides: tuple[int, ...], pads: Pads, declared: Pads
 ) -> Arg:
-    """Window size over the number of elements that PyTorch counts, shape (1, *out, 1)."""
+    """How many elements of each window PyTorch counts, shape (1, *out, 1): whole numbers, so float32 is exact."""
     sizes = ctx.shape(node.inputs[0])[2:]
     if None in sizes:
         raise node.unsupported("uneven pooling windows over a dynamic size", reason="data-dependent-shape")
     counted = bool(node.attr("count_include_pad", 0))
-    factor = np.ones((1,) * (len(kernel) + 2))
+    table = np.ones((1,) * (len(kernel) + 2))
     for axis, (size, k, s, (before, after), (_, own)) in enumerate(
         zip(sizes, kernel, strides, pads, declared, strict=True)
     ):
@@ -125,5 +154,5 @@ def _correction(
         counts = np.array([weights[i : i + k].sum() for i in range(0, len(weights) - k + 1, s)])
         shape = [1] * (len(kernel) + 2)
         shape[axis + 1] = len(counts)
-        factor = factor * (k / counts).reshape(shape)
-    return factor.astype("float32")
+        table = table * counts.reshape(shape)
+    return held(ctx, node, "window_counts", table.astype("float32"))

@@ -1,0 +1,266 @@
+"""Ops that pick, move or replace elements: slices, splits, gathers, scatters, padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from translator.graph.evaluate import integers
+from translator.graph.view import NodeView
+from translator.plan.calls import Arg, Ref
+from translator.plan.context import PlanContext
+from translator.plan.materialise import LARGE, constant_index, table
+from translator.plan.registry import rule
+
+_FAR = 1 << 31
+
+
+@rule("Slice", since=10, keras="keras.ops slicing, keras.ops.flip")
+def slice_(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan `x[start:stop:step]` on each axis; a negative step flips first, since not every backend has it.
+
+    Raises: UnsupportedError where a bound is computed at run time. Source: ONNX Slice-13.
+    """
+    layout, shape = ctx.layout(node), ctx.graph.shapes[node.inputs[0]]
+    starts, stops, axes, steps = bounds(node, ctx)
+    key: list[Any] = [slice(None)] * len(shape)
+    x: Arg = ctx.arg(node)
+    for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
+        size, place = shape[axis], layout.axis(axis)
+        if step < 0:
+            if not isinstance(size, int):
+                raise node.unsupported("a reversed slice of a dynamic axis", reason="data-dependent-shape")
+            picked = range(size)[slice(start, stop if stop >= -size else None, step)]
+            start, stop, step = size - 1 - picked.start, size - 1 - picked.stop, -step
+            x = ctx.op(node, "flip", x, axis=place, role="flip")
+        key[place] = _slice(start, stop, step, size)
+    if all(k == slice(None) for k in key):
+        return x  # type: ignore[no-any-return]
+    return ctx.op(node, "get_item", x, tuple(key), role="slice")
+
+
+def bounds(node: NodeView, ctx: PlanContext) -> tuple[list[Any], list[Any], list[int], list[int]]:
+    """Starts, stops (may be symbolic), axes and steps of a Slice."""
+    rank = ctx.rank(node.inputs[0])
+    operands: list[list[Any]] = []
+    for index in (1, 2):
+        array = ctx.const(node, index)
+        if array is None:
+            raise node.unsupported("a bound is computed at run time", reason="data-dependent-shape")
+        operands.append(integers(array))
+    axes = [a % rank for a in ctx.ints(node, 3) or range(len(operands[0]))]
+    return operands[0], operands[1], axes, ctx.ints(node, 4) or [1] * len(axes)
+
+
+def _slice(start: Any, stop: Any, step: int, size: Any) -> slice:
+    """A slice in its plainest form; bounds that are the (symbolic) size itself are left open."""
+    first = None if isinstance(start, int) and start == 0 else start
+    last = (
+        None
+        if stop == size or (isinstance(stop, int) and stop >= min(_FAR, size if isinstance(size, int) else _FAR))
+        else stop
+    )
+    if not all(v is None or isinstance(v, int) for v in (first, last)):
+        difference = stop - size
+        last = int(difference) if getattr(difference, "is_Integer", False) else last
+    if not all(v is None or isinstance(v, int) for v in (first, last)):
+        raise ValueError(f"slice({start}, {stop})")
+    return slice(first, last, None if step == 1 else step)
+
+
+@rule("Split", since=13, keras="keras.ops.split")
+def split(node: NodeView, ctx: PlanContext) -> tuple[Ref, ...]:
+    """Plan a cut into parts along one axis. Source: ONNX Split-18."""
+    rank = ctx.rank(node.inputs[0])
+    axis = node.attr("axis", 0) % rank
+    sizes = [ctx.shape(o)[axis] for o in node.outputs]
+    if any(s is None for s in sizes):
+        raise node.unsupported("a split of a dynamic axis", reason="data-dependent-shape")
+    place = ctx.layout(node).axis(axis)
+    if len(sizes) == 1:
+        return (ctx.arg(node),)
+    cuts = [int(c) for c in np.cumsum(sizes)[:-1]]
+    equal = len(set(sizes)) == 1
+    many = len(sizes) if equal else cuts
+    return ctx.op_several(node, "split", ctx.arg(node), many, axis=place, outputs=len(sizes))
+
+
+@rule("Gather", since=1, keras="Embedding for a table of parameters, keras.ops slicing, keras.ops.take")
+def gather(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a selection along one axis.
+
+    A table of parameters looked up at computed indices is an Embedding; a constant index is a slice; else `take`.
+    Shapes: data (A…, S, B…), indices I → (A…, I…, B…). Source: ONNX Gather-13; Keras 3 Embedding.
+    """
+    rank = ctx.rank(node.inputs[0])
+    axis = node.attr("axis", 0) % rank
+    index = ctx.const(node, 1)
+    if not ctx.is_runtime(node, 0) and rank == 2 and axis == 0 and (index is None or index.ndim):
+        return _embedding(node, ctx, index)
+    place = ctx.layout(node).axis(axis)
+    x: Arg = ctx.arg(node, 0, like=0)
+    if index is None:
+        return ctx.op(node, "take", x, _wrapped(node, ctx), axis=place)
+    size = ctx.shape(node.inputs[0])[axis]
+    index = np.where(index < 0, index + (size or 0), index) if size is not None else index
+    key = _as_slice(index)
+    if key is not None:
+        keys: list[Any] = [slice(None)] * rank
+        keys[place] = key
+        return ctx.op(node, "get_item", x, tuple(keys), role="select")
+    taken: Arg = index.astype(np.int32) if index.size <= LARGE else constant_index(ctx, node, index)
+    return ctx.op(node, "take", x, taken, axis=place)
+
+
+def _embedding(node: NodeView, ctx: PlanContext, index: np.ndarray | None) -> Ref:
+    source = ctx.param(node, 0)
+    if source is None:
+        array = ctx.const(node, 0)
+        if array is None or array.dtype.kind != "f":
+            return ctx.op(node, "take", ctx.arg(node, 0), ctx.arg(node, 1), axis=0)
+        return table(
+            ctx, node, node.inputs[0], array.astype(np.float32), _wrapped(node, ctx) if index is None else index
+        )
+    if index is not None:
+        return table(ctx, node, source.tensor, source, np.where(index < 0, index + source.shape[0], index))
+    own = source.tensor.rpartition(".")[0] == node.origin.module
+    if own:
+        config = {"input_dim": source.shape[0], "output_dim": source.shape[1]}
+        config |= {} if source.trainable else {"trainable": False}
+        return ctx.layer(node, "Embedding", config, {"embeddings": source}, (_wrapped(node, ctx),))
+    return table(ctx, node, source.tensor, source, _wrapped(node, ctx))
+
+
+def _wrapped(node: NodeView, ctx: PlanContext) -> Arg:
+    """The computed indices. PyTorch's embeddings refuse negative ones; other gathers count them from the end."""
+    return ctx.arg(node, 1, like=1)
+
+
+def _as_slice(index: np.ndarray) -> int | slice | None:
+    """A scalar, or a slice where the indices are evenly spaced and ascending."""
+    if index.ndim == 0:
+        return int(index)
+    if index.ndim != 1 or not index.size:
+        return None
+    first, step = int(index[0]), int(index[1] - index[0]) if index.size > 1 else 1
+    if step < 1 or first < 0 or np.any(np.diff(index) != step):
+        return None
+    return slice(first, int(index[-1]) + 1, None if step == 1 else step)
+
+
+@rule("GatherElements", since=11, keras="keras.ops.take_along_axis")
+def gather_elements(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a selection of one element for each index. Source: ONNX GatherElements-13."""
+    return ctx.op(node, "take_along_axis", _own(node, ctx, 0), _own(node, ctx, 1), axis=node.attr("axis", 0))
+
+
+def _own(node: NodeView, ctx: PlanContext, index: int) -> Arg:
+    """Input `index` in PyTorch's own order and shape, never trimmed for broadcasting."""
+    array = ctx.const(node, index)
+    if array is None:
+        return ctx.arg(node, index, like=index)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+@rule("GatherND", since=11, keras="keras.ops.reshape, keras.ops.take")
+def gather_nd(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a selection by index tuples as a `take` on the flattened leading axes. Source: ONNX GatherND-13."""
+    batch = node.attr("batch_dims", 0)
+    data, last = ctx.shape(node.inputs[0]), ctx.shape(node.inputs[1])[-1]
+    if batch or last is None or any(d is None for d in data[:last]):
+        raise node.unsupported("batch_dims, or a dynamic axis that is indexed", reason="data-dependent-shape")
+    sizes = [int(d or 0) for d in data[:last]]
+    strides = np.array([int(np.prod(sizes[i + 1 :])) for i in range(last)])
+    x = ctx.arg(node, 0, like=0)
+    if last > 1:
+        rest = tuple(-1 if d is None else d for d in data[last:])
+        x = ctx.op(node, "reshape", x, (int(np.prod(sizes)), *rest), role="rows")
+    index = ctx.const(node, 1)
+    if index is not None:
+        flat = (np.where(index < 0, index + np.array(sizes), index) * strides).sum(axis=-1)
+        return ctx.op(node, "take", x, flat.astype(np.int32), axis=0)
+    places = ctx.arg(node, 1, like=1)
+    wrapped = ctx.op(
+        node,
+        "where",
+        ctx.op(node, "less", places, 0, role="negative"),
+        ctx.op(node, "add", places, np.array(sizes, dtype=np.int32), role="from_end"),
+        places,
+        role="wrapped",
+    )
+    scaled = ctx.op(node, "multiply", wrapped, strides.astype(np.int32), role="scaled")
+    return ctx.op(node, "take", x, ctx.op(node, "sum", scaled, axis=-1, role="row"), axis=0)
+
+
+@rule("ScatterND", since=11, keras="keras.ops.scatter_update")
+def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the replacement of elements at constant places. Source: ONNX ScatterND-16."""
+    if node.attr("reduction", "none") != "none":
+        raise node.unsupported(f"reduction={node.attr('reduction')}")
+    index = _own(node, ctx, 1)
+    return ctx.op(node, "scatter_update", _own(node, ctx, 0), index, _own(node, ctx, 2))
+
+
+@rule("Pad", since=11, keras="ZeroPadding1D/2D/3D, keras.ops.pad, keras.ops.take for edge and wrap")
+def pad(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan padding in PyTorch's mode on each axis; negative padding crops.
+
+    Raises: UnsupportedError for a fill that is computed, or edge and wrap on a dynamic axis. Source: ONNX Pad-21.
+    """
+    rank, layout = ctx.rank(node.inputs[0]), ctx.layout(node)
+    flat = ctx.ints(node, 1) or list(node.attr("pads") or ())
+    axes = [a % rank for a in ctx.ints(node, 3) or range(len(flat) // 2)]
+    width = [(0, 0)] * rank
+    for i, axis in enumerate(axes):
+        width[layout.axis(axis)] = (flat[i], flat[i + len(axes)])
+    x: Arg = ctx.arg(node)
+    if any(p < 0 for pair in width for p in pair):
+        key = tuple(slice(max(-a, 0) or None, min(b, 0) or None) for a, b in width)
+        x = ctx.op(node, "get_item", x, key, role="crop")
+        width = [(max(a, 0), max(b, 0)) for a, b in width]
+    if not any(p for pair in width for p in pair):
+        return x  # type: ignore[no-any-return]
+    mode = node.attr("mode", "constant")
+    if mode in ("edge", "wrap"):
+        return _by_index(node, ctx, x, width, mode)
+    if mode == "reflect":
+        return ctx.op(node, "pad", x, tuple(width), mode="reflect")
+    return _constant_pad(node, ctx, x, width)
+
+
+def _constant_pad(node: NodeView, ctx: PlanContext, x: Arg, width: list[tuple[int, int]]) -> Ref:
+    fill = ctx.const(node, 2)
+    if node.has(2) and fill is None:
+        raise node.unsupported("the fill is computed at run time")
+    number = 0.0 if fill is None else fill.reshape(()).item()
+    inner, rank = width[1:-1], len(width)
+    floating = ctx.dtype(node.outputs[0]).startswith(("float", "bfloat"))
+    if number == 0 and rank in (3, 4, 5) and width[0] == width[-1] == (0, 0) and floating:
+        setting = inner[0] if rank == 3 else tuple(inner)
+        return ctx.layer(node, f"ZeroPadding{rank - 2}D", {"padding": setting}, args=(x,))
+    return ctx.op(node, "pad", x, tuple(width), mode="constant", constant_values=number)
+
+
+def _by_index(node: NodeView, ctx: PlanContext, x: Arg, width: list[tuple[int, int]], mode: str) -> Ref:
+    shape = ctx.layout(node).keras_shape(ctx.shape(node.inputs[0]))
+    for axis, (before, after) in enumerate(width):
+        if not before and not after:
+            continue
+        size = shape[axis]
+        if size is None:
+            raise node.unsupported(f"mode={mode} on a dynamic axis", reason="data-dependent-shape")
+        places = np.arange(-before, size + after)
+        index = np.clip(places, 0, size - 1) if mode == "edge" else np.mod(places, size)
+        x = ctx.op(node, "take", x, index.astype(np.int32), axis=axis, role=mode)
+    return x  # type: ignore[no-any-return]
+
+
+@rule("translator::Roll", keras="keras.ops.roll")
+def roll(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a cyclic shift along some axes. Source: torch.roll."""
+    axes = [ctx.layout(node).axis(a) for a in node.attr("axes")]
+    shifts = list(node.attr("shifts"))
+    if len(axes) == 1:
+        return ctx.op(node, "roll", ctx.arg(node), shifts[0], axis=axes[0])
+    return ctx.op(node, "roll", ctx.arg(node), tuple(shifts), axis=tuple(axes))
