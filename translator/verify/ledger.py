@@ -256,7 +256,7 @@ def _values(ledger: Ledger) -> None:
 def _rearranged(variable: Any, held: Held) -> bool:
     """Whether the variable is the tensor with its axes in some order: the usual case, cheaper to see than to sort."""
     got, want = to_numpy(variable.value), held.tensor.detach().cpu()
-    if got.dtype != np.float32 or want.dtype != torch.float32:
+    if got.dtype != np.float32 or want.dtype != torch.float32 or not want.ndim:
         return False
     for axes in permutations(range(want.ndim)):
         turned = want.numpy().transpose(axes)

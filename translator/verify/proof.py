@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ from torch import nn
 
 from translator.claims import Claims
 from translator.errors import InputError
-from translator.verdict import Difference, Report
+from translator.verdict import Difference, Effect, Report
 from translator.verify import ledger as books
 from translator.verify.claim_index import ROOT, ClaimIndex, index_claims
 from translator.verify.configuration import compare_configuration
@@ -240,7 +240,11 @@ def _configure(proof: Proof) -> None:
             continue
         operations = list({id(op): op for op in (proof.graph.steps[i].operation for i in part.steps)}.values())
         proof.configured += 1
-        proof.configuration += compare_configuration(key[0], modules[key[0]], operations, input_shape=entry.input_shape)
+        found = compare_configuration(key[0], modules[key[0]], operations, input_shape=entry.input_shape)
+        if not entry.wrong(proof.limits):
+            # Another kind of layer that computes the same under every probe is only another way to write it.
+            found = [replace(d, effect=Effect.NOTHING) if d.kind == "kind" else d for d in found]
+        proof.configuration += found
 
 
 def _counter(proof: Proof, runs: int) -> Callable[[], None] | None:
