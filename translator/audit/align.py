@@ -21,7 +21,8 @@ from translator.audit.values import Values, choose, match_values
 from translator.claims import Claims
 from translator.errors import InputError
 from translator.types import Shape
-from translator.verify.keras_graph import KerasGraph, graph_of
+from translator.verify.keras_graph import KerasGraph
+from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_split import split_activations
 
 
@@ -75,7 +76,7 @@ def align(
     Raises InputError where the two can't even be given the same inputs.
     """
     torch_side = trace_module(module, args, kwargs)
-    graph = split_activations(graph_of(model))
+    graph = split_activations(graph_of_any(model))
     keras_side = network_of(model, graph, input_shapes(torch_side.network, graph))
     left, right = normalised(torch_side.network), normalised(keras_side.network)
     matching = match(left, right)

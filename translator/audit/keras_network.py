@@ -16,6 +16,7 @@ from translator.verify.facts import Conv, Dense, Embedding, Facts, Ints, Pool, P
 from translator.verify.facts_keras import inner_activation, keras_facts, window_facts
 from translator.verify.keras_graph import KerasGraph, Step
 from translator.verify.keras_kinds import call_argument, keras_class, keras_classes, presence
+from translator.verify.keras_layers import owners
 from translator.verify.keras_split import BEFORE, ActivationHalf
 
 _JOINS = {
@@ -40,7 +41,7 @@ class KerasNetwork:
 
 def network_of(model: keras.Model, graph: KerasGraph, input_shapes: Sequence[Shape]) -> KerasNetwork:
     """Read the network off the graph. input_shapes: of the model's inputs, in Keras' order of axes and of inputs."""
-    builder = _Builder(graph, concrete_shapes(graph, input_shapes))
+    builder = _Builder(graph, concrete_shapes(graph, input_shapes), owners(model))
     for step in graph.steps:
         builder.add(step)
     names: dict[int, KerasValue] = {}
@@ -60,15 +61,12 @@ def network_of(model: keras.Model, graph: KerasGraph, input_shapes: Sequence[Sha
 def variables_of(model: keras.Model, graph: KerasGraph) -> tuple[Weight, ...]:
     """Every weight of the model once; those that no step reaches go by their own path."""
     found: dict[int, Weight] = {}
+    owned = owners(model)
     for step in graph.steps:
-        for weight in weights_of(step):
+        for weight in (*weights_of(step), *arguments_of(step, owned)):
             found.setdefault(id(weight.handle), weight)
     for variable in model.weights:
-        if id(variable) not in found:
-            found[id(variable)] = Weight(
-                slot=variable.name, name=variable.path, shape=tuple(variable.shape), trainable=variable.trainable,
-                handle=variable,
-            )  # fmt: skip
+        found.setdefault(id(variable), _free_weight(variable, owned))
     return tuple(found.values())
 
 
@@ -83,6 +81,23 @@ def weights_of(step: Step) -> tuple[Weight, ...]:
         )
         for variable in getattr(layer, "weights", ())
     )  # fmt: skip
+
+
+Owners = Mapping[int, tuple[str, keras.layers.Layer]]
+
+
+def arguments_of(step: Step, owned: Owners) -> tuple[Weight, ...]:
+    """Variables that a function reads: weights that a layer of the user's own computes with."""
+    flat = keras.tree.flatten((step.node.arguments.args, step.node.arguments.kwargs))
+    found = {id(v): v for v in flat if isinstance(v, keras.Variable) and id(v) in owned}
+    return tuple(_free_weight(v, owned) for v in found.values())
+
+
+def _free_weight(variable: Any, owned: Owners) -> Weight:
+    path, slot = owned[id(variable)][0] if id(variable) in owned else "", str(variable.name)
+    name = f"{path}/{slot}" if path else str(variable.path)
+    trainable, shape = bool(variable.trainable), tuple(variable.shape)
+    return Weight(slot=slot, name=name, shape=shape, trainable=trainable, handle=variable)
 
 
 def slot_of(layer: keras.Operation, variable: Any) -> str:
@@ -115,8 +130,9 @@ def concrete_shapes(graph: KerasGraph, input_shapes: Sequence[Shape]) -> list[Sh
 class _Builder:
     """Turns steps into units, one after the other."""
 
-    def __init__(self, graph: KerasGraph, shapes: list[Shape]) -> None:
+    def __init__(self, graph: KerasGraph, shapes: list[Shape], owned: Owners) -> None:
         self.graph = graph
+        self.owned = owned
         self.shapes = shapes
         self.units: list[Unit] = []
         self.past: dict[int, tuple[int, ...]] = {}
@@ -131,7 +147,7 @@ class _Builder:
             return
         read = [step.bound[id(t)] for t in step.node.input_tensors]
         data = [n for n in read if n not in self.made_of]
-        weights = weights_of(step)
+        weights = (*weights_of(step), *arguments_of(step, self.owned))
         held = tuple(w for n in dict.fromkeys(read) for w in self.made_of.get(n, ()))
         if _free_parameter(step) or (not data and held):
             self.made_of.update(dict.fromkeys(step.outputs, (*held, *weights)))

@@ -173,7 +173,7 @@ class _Walk:
         except _MOVE_ERRORS:
             return None
         moved: np.ndarray = tensor.numpy()
-        return moved if moved.dtype == numbers.dtype and moved.size == numbers.size else None
+        return _as_numbers(moved, numbers.size)
 
     def _keras_moved(self, value: int, source: int, numbers: np.ndarray) -> np.ndarray | None:
         if value == source:
@@ -185,7 +185,16 @@ class _Walk:
             moved = to_numpy(replay(self.keras.graph, part, {source: to_keras(numbers, "int32")})[value])
         except backend_errors():
             return None
-        return moved if moved.dtype == numbers.dtype and moved.size == numbers.size else None
+        return _as_numbers(moved, numbers.size)
+
+
+def _as_numbers(moved: np.ndarray, count: int) -> np.ndarray | None:
+    """The numbered elements after a move, None where they are not the same elements (something computed with them)."""
+    if moved.size != count or moved.dtype.kind not in "iuf":
+        return None
+    whole = moved.astype(np.int32)
+    same = np.array_equal(whole, moved) and np.array_equal(np.sort(whole, axis=None), np.arange(count))
+    return whole if same else None
 
 
 def choose(before: Shape, after: Shape, prefer: str | None, inherited: Layout | None) -> Layout | None:

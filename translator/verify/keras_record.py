@@ -1,0 +1,197 @@
+"""The graph of any Keras model, a subclassed one too: its `call` runs once on symbolic tensors; every step is noted.
+
+Layers that a user's class put together are entered, so what is inside them can be judged. A class whose `call` does
+what only the backend can (`tf.…` in place of `keras.ops.…`) stays one step. The model is afterwards what it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras.src.ops.operation import Operation
+
+from translator.claims import KerasValue
+from translator.errors import UnsupportedError
+from translator.types import Shape
+from translator.verify.keras_graph import INPUT, KerasGraph, expand, functional, graph_of
+
+_CALL_ERRORS = (TypeError, ValueError, AttributeError, NotImplementedError, KeyError, IndexError, RuntimeError)
+
+
+def graph_of_any(model: keras.Model, input_shapes: Sequence[Shape] = ()) -> KerasGraph:
+    """The graph of a model of any style. input_shapes: for a subclassed model that does not know them itself.
+
+    Raises UnsupportedError for a model whose `call` can't be followed.
+    """
+    if functional(model) is not None and not any(map(is_composite, _inner(model))):
+        return graph_of(model)
+    return record(model, _input_specs(model, input_shapes))
+
+
+def is_composite(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is put together of others by code of the user's (or of a library's) own."""
+    if functional(layer) is not None:
+        return False
+    return bool(layer._layers) and not type(layer).call.__module__.startswith("keras.")
+
+
+def _inner(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    yield from model._flatten_layers(include_self=True, recursive=True)
+
+
+def _input_specs(model: keras.Model, shapes: Sequence[Shape]) -> Any:
+    """Symbolic inputs in the structure that the model's `call` takes."""
+    if functional(model) is not None:
+        return {"args": (keras.tree.map_structure(_like, model._inputs_struct),), "kwargs": {}}
+    known: Mapping[str, Any] = getattr(model, "_build_shapes_dict", None) or {}
+    dtypes = str(model.input_dtype) if not shapes else "float32"
+    if len(known) == 1:
+        (shape,) = known.values()
+        return {"args": (_tensors(shape, dtypes),), "kwargs": {}}
+    if known:
+        return {"args": (), "kwargs": {name.removesuffix("_shape"): _tensors(s, dtypes) for name, s in known.items()}}
+    if shapes:
+        return {"args": tuple(_tensors(shape, dtypes) for shape in shapes), "kwargs": {}}
+    raise UnsupportedError(f"{type(model).__name__}: its input shape isn't known", reason="export", fix="call it once")
+
+
+def _like(tensor: Any) -> Any:
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+
+
+def _tensors(shape: Any, dtype: str) -> Any:
+    if isinstance(shape, dict):
+        return {key: _tensors(value, dtype) for key, value in shape.items()}
+    if isinstance(shape, tuple | list) and shape and isinstance(shape[0], tuple | list):
+        return [_tensors(value, dtype) for value in shape]
+    return keras.Input(batch_shape=(None, *tuple(shape)[1:]), dtype=dtype)
+
+
+@dataclass(slots=True)
+class _Notes:
+    """Where recording stands: the path inside which calls happen, and the prefix of each node (by id)."""
+
+    layer_call: Callable[..., Any]
+    symbolic_call: Callable[..., Any]
+    prefix: str = ""
+    inside: dict[int, str] = field(default_factory=dict)
+    entered: dict[str, keras.Operation] = field(default_factory=dict)
+    results: list[tuple[str, Any]] = field(default_factory=list)
+
+    def note(self, outputs: Any) -> Any:
+        """Remember where the node that made these symbolic tensors stands."""
+        for tensor in keras.tree.flatten(outputs):
+            history = getattr(tensor, "_keras_history", None)
+            if isinstance(tensor, keras.KerasTensor) and history is not None and history.operation is not None:
+                self.inside[id(history.operation._inbound_nodes[history.node_index])] = self.prefix
+        return outputs
+
+    def enter(self, layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the layer's own `call` on symbolic tensors."""
+        outer, self.prefix = self.prefix, f"{self.prefix}{layer.name}/"
+        if "training" in inspect.signature(layer.call).parameters:
+            kwargs = {**kwargs, "training": False}
+        try:
+            outputs = layer.call(*args, **kwargs)
+        finally:
+            path, self.prefix = self.prefix[:-1], outer
+        self.entered[path] = layer
+        self.results.append((path, outputs))
+        return outputs
+
+
+def record(model: keras.Model, specs: Mapping[str, Any]) -> KerasGraph:
+    """Follow the model's `call` on these symbolic inputs. Raises UnsupportedError where that can't be done."""
+    with _untouched(model), _watching() as notes:
+        inputs = keras.tree.flatten((specs["args"], specs["kwargs"]))
+        outputs = _top(model, specs)
+        graph = KerasGraph(entered=dict(notes.entered))
+        bound: dict[int, int] = {}
+        for tensor in inputs:
+            number = graph.new_value(tensor, INPUT)
+            bound[id(tensor)] = number
+            graph.inputs.append(number)
+            graph.names[KerasValue(operation=tensor._keras_history.operation.name)] = number
+        flat = keras.tree.flatten(outputs)
+        if not flat or not all(isinstance(t, keras.KerasTensor) for t in flat):
+            raise _not_followed(model, "it returns something that is no tensor")
+        graph.outputs = expand(graph, flat, bound, inside=notes.inside)
+        _name_results(graph, notes, bound)
+    return graph
+
+
+def _top(model: keras.Model, specs: Mapping[str, Any]) -> Any:
+    kwargs = dict(specs["kwargs"])
+    if "training" in inspect.signature(model.call).parameters:
+        kwargs["training"] = False
+    try:
+        return model.call(*specs["args"], **kwargs)
+    except _CALL_ERRORS as error:
+        raise _not_followed(model, str(error).strip().splitlines()[0] if str(error).strip() else "") from error
+
+
+def _not_followed(model: keras.Model, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{type(model).__name__}: its call can't be followed: {why}"[:400],
+        reason="control-flow",
+        fix="use keras.ops in place of functions of the backend, and no Python decisions on values",
+    )
+
+
+def _name_results(graph: KerasGraph, notes: _Notes, bound: Mapping[int, int]) -> None:
+    """A layer that was entered has the results of what is inside it."""
+    calls: dict[str, int] = {}
+    for path, outputs in notes.results:
+        call = calls.get(path, 0)
+        calls[path] = call + 1
+        for place, tensor in enumerate(keras.tree.flatten(outputs)):
+            if id(tensor) in bound:
+                graph.names.setdefault(KerasValue(operation=path, call=call, tensor=place), bound[id(tensor)])
+
+
+@contextmanager
+def _watching() -> Iterator[_Notes]:
+    """Note every symbolic call, and enter composite layers, while the block runs."""
+    layer_class: Any = keras.layers.Layer
+    operation_class: Any = Operation
+    notes = _Notes(layer_class.__call__, operation_class.symbolic_call)
+
+    def layer_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        symbolic = any(isinstance(t, keras.KerasTensor) for t in keras.tree.flatten((args, kwargs)))
+        enters = symbolic and layer.built and (is_composite(layer) or functional(layer) is not None)
+        if enters:
+            try:
+                return notes.enter(layer, args, dict(kwargs))
+            except _CALL_ERRORS:
+                pass  # it does what only the backend can: one step
+        return (
+            notes.note(notes.layer_call(layer, *args, **kwargs))
+            if symbolic
+            else notes.layer_call(layer, *args, **kwargs)
+        )
+
+    def symbolic_call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return notes.note(notes.symbolic_call(operation, *args, **kwargs))
+
+    layer_class.__call__, operation_class.symbolic_call = layer_call, symbolic_call
+    try:
+        yield notes
+    finally:
+        layer_class.__call__, operation_class.symbolic_call = notes.layer_call, notes.symbolic_call
+
+
+@contextmanager
+def _untouched(model: keras.Model) -> Iterator[None]:
+    """Take the nodes that the block adds to the model's layers away again."""
+    before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in _inner(model)]
+    try:
+        yield
+    finally:
+        for layer, inbound, outbound in before:
+            del layer._inbound_nodes[inbound:]
+            del layer._outbound_nodes[outbound:]
