@@ -101,9 +101,12 @@ class _Builder:
         """A nested model for one stage of a very deep network: Keras' graph walk recurses once per layer."""
         inner: dict[str, Any] = {}
         inputs = []
-        for value in block.inputs:
+        for number, value in enumerate(block.inputs):
             outer = tensors[value]
-            inner[value] = keras.Input(batch_shape=outer.shape, dtype=outer.dtype, name=f"{block.name}_{value}"[:200])
+            name = f"{block.name}_input{number}"
+            while name in self.specs:
+                name += "_"
+            inner[value] = keras.Input(batch_shape=outer.shape, dtype=outer.dtype, name=name)
             inputs.append(inner[value])
         self._run(block.items, inner, f"{prefix}{block.name}/")
         model = keras.Model(_one(inputs), _one([inner[v] for v in block.outputs]), name=block.name)

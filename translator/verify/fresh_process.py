@@ -15,6 +15,8 @@ from importlib.abc import MetaPathFinder
 from typing import Any
 
 BLOCKED = ("torch", "torchvision", "translator", "timm", "onnx", "onnx2keras")
+TORCH_NEEDS = ("torch", "onnx")
+"""What Keras' torch backend imports itself."""
 
 
 class Blocker(MetaPathFinder):
@@ -32,7 +34,7 @@ class Blocker(MetaPathFinder):
 def main() -> None:
     """Answer jobs until standard input ends."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    blocked = tuple(name for name in BLOCKED if not (backend == "torch" and name == "torch"))
+    blocked = tuple(name for name in BLOCKED if backend != "torch" or name not in TORCH_NEEDS)
     sys.meta_path.insert(0, Blocker(blocked))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the frameworks print must not look like an answer
