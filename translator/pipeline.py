@@ -7,7 +7,6 @@ source ──load──▶ nn.Module ──engine──▶ keras.Model + claims 
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from translator import runtime
 from translator.config import ConvertRequest, EngineName, Progress
 from translator.errors import InputError
 from translator.files import Outputs
+from translator.runtime import versions
 from translator.verdict import Report, Verdict
 
 if TYPE_CHECKING:
@@ -371,9 +371,3 @@ def _write(
     )
     timing = {**conversion.report.timing, "write": written - start, "reload": time.perf_counter() - written}
     return replace(conversion.report, artifact=artifact, timing=timing)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what took part, for the report."""
-    names = ("translator", "torch", "keras", "tensorflow", "onnx", "onnxscript", "numpy")
-    return {name: importlib.metadata.version(name) for name in names} | {"backend": runtime.keras_backend()}

@@ -9,6 +9,7 @@ came first, triton is hidden, and PyTorch does without. See docs/decisions/0010-
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,12 @@ def keras_backend() -> str:
         return str(json.loads((home / "keras.json").read_text()).get("backend", "tensorflow"))
     except (OSError, ValueError):
         return "tensorflow"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part in a proof, for its report. Imports none of it."""
+    names = ("translator", "torch", "keras", "tensorflow", "onnx", "onnxscript", "numpy")
+    return {name: importlib.metadata.version(name) for name in names} | {"backend": keras_backend()}
 
 
 def _hide_triton() -> None:

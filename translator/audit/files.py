@@ -126,7 +126,7 @@ def _options(seed: int, say: Progress) -> ProofOptions:
 
 
 def _titled(report: Report, loaded: LoadedSource, port: LoadedKeras, loading: float) -> Report:
-    from translator.pipeline import versions
+    from translator.runtime import versions
 
     return replace(
         report,
