@@ -24,7 +24,8 @@ from translator.verify.claim_index import ROOT, ClaimIndex, index_claims
 from translator.verify.configuration import compare_configuration
 from translator.verify.findings import Book, Limits
 from translator.verify.inputs import first_row, in_dtype, proof_inputs, wide_inputs
-from translator.verify.keras_graph import KerasGraph, graph_of
+from translator.verify.keras_graph import KerasGraph
+from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_replay import Segment, backend_errors
 from translator.verify.probes import TORCH_ERRORS, LeafProbes
 from translator.verify.runs import Bench, Inputs, in_float64, input_problems
@@ -118,7 +119,7 @@ def prove(
 
 
 def _prepare(module: nn.Module, subject: Subject, options: ProofOptions) -> Proof:
-    graph = subject.graph or graph_of(subject.keras_model)
+    graph = subject.graph or graph_of_any(subject.keras_model)
     index = index_claims(subject.claims, graph)
     modules = dict(module.named_modules())
     alone = [k for k in index.twins if k[0] in modules and next(modules[k[0]].children(), None) is None]
