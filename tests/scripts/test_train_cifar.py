@@ -81,12 +81,16 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
 
 def test_a_killed_run_leaves_a_whole_checkpoint_and_can_be_resumed(batches: Path, tmp_path: Path) -> None:
     output = tmp_path / "resnet.ckpt"
-    run = subprocess.Popen([sys.executable, SCRIPT, "--data", batches, *TINY, "--epochs", "500", "-o", output])
-    while not output.exists() and run.poll() is None:
-        time.sleep(0.05)
-    time.sleep(1)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    run = subprocess.Popen([sys.executable, SCRIPT, "--data", batches, *TINY, "--epochs", "500", "-o", output], **quiet)
+    try:
+        give_up = time.monotonic() + 300
+        while not output.exists() and run.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.05)
+        time.sleep(1)
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
     resnet("1,1,1").load_state_dict(torch.load(output, weights_only=True))
     epoch = torch.load(f"{output}.state", weights_only=True)["epoch"]
     done = train("--data", batches, *TINY, "--epochs", epoch + 1, "-o", output, "--resume")
