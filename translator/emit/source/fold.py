@@ -37,9 +37,11 @@ class Program:
         return any(f.nested for f in self.functions)
 
 
-def fold(plan: Plan, *, nested: bool = True) -> Program:
-    """The program of a plan. nested: make blocks models of their own where a flat model would be too deep."""
-    root = build_tree(plan, nested=nested)
+def fold(plan: Plan, *, symbolic: bool = True) -> Program:
+    """The program of a plan. symbolic: for a Functional model, whose inputs are needed to the end, and whose blocks are
+    models of their own where a flat one would be too deep.
+    """
+    root = build_tree(plan, nested=symbolic)
     readers: dict[str, list[Call]] = {}
     for call in live_calls(plan):
         for value in reads(call):
@@ -52,10 +54,11 @@ def fold(plan: Plan, *, nested: bool = True) -> Program:
     inputs = tuple(value for _, value in plan.inputs)
     outputs = tuple(value for _, value in plan.outputs)
     body = replace(body, inputs=inputs, outputs=outputs, items=roll_stages(roll(body.items, outputs), outputs))
-    names = ("inputs",) if len(inputs) == 1 else tuple(snake(f"{name}_input") for name, _ in plan.inputs)
+    names = ("inputs" if symbolic else "x",) if len(inputs) == 1 else tuple(snake(f"{name}_input") for name, _ in plan.inputs)
     function, _ = function_of(
-        template_of([body]), name="build_model", inputs=names, reserved=work.names | RESERVED, keep_inputs=True
+        template_of([body]), name="build_model", inputs=names, reserved=work.names | RESERVED, keep_inputs=symbolic
     )
+    function.prefixed = False
     return Program(functions=tuple(f for f in work.functions if f.uses), root=function)
 
 
@@ -88,6 +91,7 @@ class _Folder:
         )
         function.cls = cls
         function.nested = bool(bodies[0].node.nested)
+        function.prefixed = bool(bodies[0].node.prefix)
         function.uses = len(bodies)
         self.functions.append(function)
         for body, given in zip(bodies, arguments, strict=True):

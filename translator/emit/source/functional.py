@@ -7,12 +7,12 @@ from translator.emit.source.program import CallStatement, Copy, Function, LayerS
 from translator.emit.source.render import (
     blocks,
     call_arguments,
-    default_notes,
     indented,
     layer_call,
     looped,
     name_code,
     op_call,
+    returned,
     signature,
 )
 from translator.emit.source.syntax import plain
@@ -51,21 +51,12 @@ def _build_model(root: Function, top: Top) -> str:
     return "\n".join(lines) + "\n"
 
 
-def returned(lines: list[str], returns: tuple[str, ...]) -> list[str]:
-    """The lines with the last of them, where it makes the result, as the return statement."""
-    if len(returns) == 1 and lines[-1].startswith(f"{returns[0]} = "):
-        return [*lines[:-1], f"return {lines[-1].removeprefix(f'{returns[0]} = ')}"]
-    return [*lines, f"return {', '.join(returns)}"]
-
-
 INDENT_DOC = '    """{}"""'
 
 
 def _body(function: Function, name: str | None) -> list[str]:
-    notes = default_notes(function.body)
-    return blocks(
-        (s.when, [*([notes[at]] if at in notes else []), *_statement(s, name)]) for at, s in enumerate(function.body)
-    )
+    lines = [f"{variable} = {plain(code)}" for variable, code in function.locals]
+    return lines + blocks((s.when, _statement(s, name)) for s in function.body)
 
 
 def _statement(statement: Statement, name: str | None) -> list[str]:
@@ -85,9 +76,10 @@ def _statement(statement: Statement, name: str | None) -> list[str]:
 def _layer(statement: LayerStatement, target: str, name: str | None) -> list[str]:
     made = layer_call(statement, name_code(statement.rel, name=name))
     given = [plain(a) for a in statement.args] + [f"{key}={plain(code)}" for key, code in statement.kwargs]
+    note = [statement.note] if statement.note else []
     if not statement.shared:
-        return [f"{target} = {made}({', '.join(given)})"]
-    first = [] if statement.again else [f"{statement.attribute} = {made}"]
+        return [*note, f"{target} = {made}({', '.join(given)})"]
+    first = [] if statement.again else [*note, f"{statement.attribute} = {made}"]
     return [*first, f"{target} = {statement.attribute}({', '.join(given)})"]
 
 

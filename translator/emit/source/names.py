@@ -7,7 +7,14 @@ import keyword
 import re
 from collections.abc import Collection, Iterable
 
-RESERVED = frozenset({"keras", "layers", "ops", "np", "h5py", "self", "name", "nested", "kwargs", "build_model"})
+ALIASES = {
+    "Conv1D": "conv1d", "Conv2D": "conv2d", "Conv3D": "conv3d", "DepthwiseConv1D": "depthwise_conv1d",
+    "DepthwiseConv2D": "depthwise_conv2d", "Conv2DTranspose": "conv2d_transpose", "Dense": "dense",
+    "BatchNormalization": "batch_norm", "LayerNormalization": "layer_norm", "GroupNormalization": "group_norm",
+}  # fmt: skip
+"""What a file calls a Keras class together with the settings that all its layers share."""
+
+RESERVED = frozenset({"keras", "partial", "layer", *ALIASES.values(), "layers", "ops", "np", "h5py", "self", "name", "i", "block", "blocks", "stage", "nested", "kwargs", "build_model"})
 """Names that a written file uses for itself."""
 
 SHORT = {

@@ -45,7 +45,8 @@ class LayerStatement(Statement):
     """A layer made and called. settings: (key, code) in writing order, the `leading` ones without their keys.
 
     rel: its name without that of the block. attribute: where the subclass style keeps it. maker: for a layer that is
-    called again, the variable that holds it. again: it was made before. args, kwargs: code.
+    called again, the variable that holds it. again: it was made before. args, kwargs: code. alias: what the file calls
+    the class with the settings that all its layers share. note: a comment.
     """
 
     cls: str
@@ -56,6 +57,8 @@ class LayerStatement(Statement):
     settings: tuple[tuple[str, str], ...] = ()
     shared: bool = False
     again: bool = False
+    alias: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,8 @@ class Function:
     """A block of the network. inputs: variables of its tensors; `gathered`: the one is a list of tensors.
 
     cls: the PyTorch class it stands for. nested: it is made a model of its own wherever it is called. uses: how many
-    calls of PyTorch modules it stands for. prefixed: its layers' names begin with the name that it is given.
+    calls of PyTorch modules it stands for. prefixed: its layers' names begin with the name that it is given. locals: (variable, code) at its
+    head. arrays: some call gives it an array.
     """
 
     name: str
@@ -105,6 +109,8 @@ class Function:
     nested: bool = False
     uses: int = 0
     prefixed: bool = True
+    locals: tuple[tuple[str, str], ...] = ()
+    arrays: bool = False
 
     @property
     def named(self) -> bool:

@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from translator.emit.source.program import CallStatement, Condition, Function, LayerStatement, OpStatement, Statement
-from translator.emit.source.settings import ALWAYS, defaults
-from translator.emit.source.syntax import literal, plain
+from translator.emit.source.program import CallStatement, Condition, Function, LayerStatement, OpStatement
+from translator.emit.source.syntax import plain
 from translator.errors import InternalError
 
 INDENT = "    "
@@ -17,7 +16,8 @@ INDENT = "    "
 def layer_call(statement: LayerStatement, name: str) -> str:
     """`layers.Conv2D(64, 3, name="conv1")`."""
     settings = [plain(f"{key}={code}" if key else code) for key, code in statement.settings]
-    return f"layers.{statement.cls}({', '.join([*settings, f'name={name}'])})"
+    maker = statement.alias or f"layers.{statement.cls}"
+    return f"{maker}({', '.join([*settings, f'name={name}'])})"
 
 
 def op_call(statement: OpStatement, read: Callable[[str], str] = plain) -> str:
@@ -96,34 +96,23 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
     return [INDENT * depth + line if line else line for line in lines]
 
 
+def returned(lines: Sequence[str], returns: Sequence[str]) -> list[str]:
+    """The lines with the last of them, where it makes the result, as the return statement."""
+    if len(returns) == 1 and lines[-1].startswith(f"{returns[0]} = "):
+        return [*lines[:-1], f"return {lines[-1].removeprefix(f'{returns[0]} = ')}"]
+    return [*lines, f"return {', '.join(returns)}"]
+
+
 def looped(headers: Sequence[tuple[str, str]], inner: Sequence[str], read: Callable[[str], str] = plain) -> list[str]:
     """The lines inside loops."""
     lines = [INDENT * depth + f"for {names} in {read(iterable)}:" for depth, (names, iterable) in enumerate(headers)]
     return [*lines, *indented(inner, len(headers))]
 
 
-def default_notes(statements: Iterable[Statement]) -> dict[int, str]:
-    """Comments in front of statements, by their position: where PyTorch's value isn't Keras' default, said once a class."""
-    notes: dict[int, str] = {}
-    seen: set[str] = set()
-    for at, statement in enumerate(statements):
-        if not isinstance(statement, LayerStatement) or statement.cls in seen:
-            continue
-        known = defaults(statement.cls)
-        other = [k for k, code in statement.settings if k in ALWAYS and k != "use_bias" and code != literal(known[k])]
-        if other:
-            seen.add(statement.cls)
-            ours = " and ".join(f"{literal(known[k])}" for k in other)
-            notes[at] = f"# {' and '.join(other)} as in PyTorch; Keras' default{'s are' if len(other) > 1 else ' is'} {ours}."
-    return notes
-
-
 def imports(text: str) -> str:
     """The import statements that a program's text needs."""
     names = [name for name in ("layers", "ops") if f"{name}." in text]
-    lines = ["import keras"]
-    if "h5py." in text:
-        lines.insert(0, "import h5py")
+    lines = [*(["from functools import partial", ""] if "partial(" in text else []), "import keras"]
     if "np." in text:
         lines.append("import numpy as np")
     if names:

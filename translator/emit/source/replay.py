@@ -177,9 +177,13 @@ class _Recorder:
         name = settings.pop("name")
         order = [key for key in defaults(cls) if key != "trainable"]
         made = _settings(cls, normalised(cls, dict(zip(order, args, strict=False)) | settings, None))
-        if self.settings.setdefault(name, made) is not made:
-            raise InternalError(f"the written source makes two layers of the name {name}")
-        return lambda *a, **k: self.call(("layer", name), a, k)
+
+        def layer(*args: Any, **kwargs: Any) -> _Value:
+            if self.settings.setdefault(name, made) is not made:
+                raise InternalError(f"the written source makes two layers of the name {name}")
+            return self.call(("layer", name), args, kwargs)
+
+        return layer
 
     def _modules(self) -> dict[str, ModuleType]:
         recorder = self

@@ -16,6 +16,7 @@ from translator.plan.calls import Ref
 _LEAST = 3
 _WIDEST = 7
 _WIDE_BLOCKS = 6
+_DIGITS = re.compile(r"\d+")
 _NUMBERED = re.compile(r"(.*?)_?(\d+)")
 
 
@@ -49,8 +50,8 @@ def roll_stages(items: Sequence[Item], outputs: Collection[str]) -> list[Item]:
 
 
 def rows_code(rows: Sequence[Sequence[Any]]) -> str:
-    """A table, a row to a line."""
-    return "(" + "".join(f"{literal(tuple(row))}, " for row in rows) + ")"
+    """A table as code."""
+    return literal(tuple(tuple(row) for row in rows))
 
 
 def _longest(
@@ -102,7 +103,8 @@ def _by_stage(run: Sequence[Item], stages: Sequence[_Stage]) -> Stages | None:
     underscored = all(_rel(item, stage) == f"{stage.name}_" for item, stage in zip(run, stages, strict=True))
     if start is None or any(s.start != start for s in stages) or not underscored:
         return None
-    columns: list[tuple[str, list[Any]]] = [("stage", [s.name for s in stages])]
+    numbers, label = _numbers([s.name for s in stages])
+    columns: list[tuple[str, list[Any]]] = [("stage", numbers)]
     counts = [len(s.rows) for s in stages]
     count = _column(columns, "blocks", counts)
     arguments: dict[str, str] = {}
@@ -119,7 +121,16 @@ def _by_stage(run: Sequence[Item], stages: Sequence[_Stage]) -> Stages | None:
     names = ", ".join(name for name, _ in columns)
     table = rows_code(list(zip(*(values for _, values in columns), strict=True)))
     headers = ((names, table), ("i", f"range({start}, {stop})" if start else f"range({stop})"))
-    return Stages(headers=headers, arguments=arguments, name='f"{stage}_{i}"', carried=_carried(run[0]))
+    return Stages(headers=headers, arguments=arguments, name=f'f"{label}_{{i}}"', carried=_carried(run[0]))
+
+
+def _numbers(names: Sequence[str]) -> tuple[list[Any], str]:
+    """What differs between the names of stages, their numbers if that is all, and the name made of it."""
+    numbers = [set(_DIGITS.findall(name)) for name in names]
+    forms = {_DIGITS.sub("{stage}", name) for name in names}
+    if len(forms) == 1 and all(len(n) == 1 and next(iter(n)) == str(int(next(iter(n)))) for n in numbers):
+        return [int(next(iter(n))) for n in numbers], forms.pop()
+    return list(names), "{stage}"
 
 
 def _rel(item: Item, stage: _Stage) -> str:

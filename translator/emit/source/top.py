@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from translator.emit.source.names import identifier
+from translator.emit.source.names import camel, identifier
 from translator.emit.source.syntax import literal
 from translator.plan.calls import Plan
 from translator.types import Shape, elements
@@ -29,6 +29,13 @@ class Top:
         return literal(self.plan.name)
 
     @property
+    def class_name(self) -> str:
+        """The name of the model's class: that of the PyTorch class, where it is one of the user's."""
+        cls = next((s[2] for c in self.plan.calls for s in c.origin.scopes if not s[0]), "")
+        simple = "" if cls.startswith("torch.nn.") else cls.rpartition(".")[2]
+        return camel(simple or self.plan.name)
+
+    @property
     def doc(self) -> str:
         """The docstring of `build_model`."""
         return f"Build `{self.plan.name}` with untrained weights."
@@ -41,11 +48,13 @@ class Top:
 
     def inputs(self, variables: Sequence[str]) -> list[str]:
         """The statements that make the inputs."""
-        lines = []
-        for variable, (parameter, _, name, dtype) in zip(variables, self.shapes, strict=True):
-            kind = "" if dtype == "float32" else f', dtype="{dtype}"'
-            lines.append(f"{variable} = keras.Input({parameter}{kind}, name={literal(name)})")
-        return lines
+        return [f"{variable} = {self.input_call(k)}" for k, variable in enumerate(variables)]
+
+    def input_call(self, index: int = 0) -> str:
+        """`keras.Input(…)` of one input."""
+        parameter, _, name, dtype = self.shapes[index]
+        kind = "" if dtype == "float32" else f', dtype="{dtype}"'
+        return f"keras.Input({parameter}{kind}, name={literal(name)})"
 
     def one(self, variables: Sequence[str]) -> str:
         """The inputs as an argument of keras.Model."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from translator.emit.source.align import Template
 from translator.emit.source.drafts import Draft, arguments_code, choice_of, draft_of, settings_code
@@ -23,7 +24,7 @@ from translator.emit.source.program import (
 from translator.emit.source.stages import first_or_rest, rows_code
 from translator.emit.source.variables import Variables, allocate
 
-_TAKEN = frozenset(dir(keras.Model)) | frozenset(dir(keras.layers.Layer))
+TAKEN = frozenset(dir(keras.Model)) | frozenset(dir(keras.layers.Layer))
 """Attributes that Keras has; a layer of ours is kept under another name."""
 
 
@@ -42,7 +43,7 @@ def function_of(
     columns = [column for draft in drafts for column in draft.columns]
     columns += [column for choice in returns for column in choice.columns]
     _share(drafts)
-    used = {*reserved, *variables.of.values(), "i"}
+    used = {*reserved, *variables.of.values(), *TAKEN, "i", "block"}
     solution = solve(columns, len(template.bodies), reserved=used, known=known)
     writer = _Writer(variables, {p.name for p in solution.parameters})
     body = tuple(s for at, draft in enumerate(drafts) for s in writer.statements(at, draft))
@@ -54,6 +55,7 @@ def function_of(
         parameters=tuple(solution.parameters),
         body=body,
         returns=tuple(choice.code for choice in returns),
+        arrays=any(isinstance(v, np.ndarray) for given in solution.arguments for v in given.values()),
     )
     return function, solution.arguments
 
@@ -84,7 +86,7 @@ class _Writer:
 
     def __init__(self, variables: Variables, parameters: set[str]) -> None:
         self._variables = variables
-        self._attributes: set[str] = {*_TAKEN, *parameters}
+        self._attributes: set[str] = {*TAKEN, *parameters}
         self._names = {*variables.of.values(), *parameters}
         self._kept: dict[str, str] = {}
 
@@ -147,7 +149,11 @@ class _Writer:
         return arguments, (_header(tables, draft.count.code, run.start),), f"{item.rel}{{i}}"
 
     def _attribute(self, item: Item) -> str:
-        base = identifier(item.rel) if item.rel.strip("_0123456789") else SHORT.get(item.head, "block")
+        if item.stages is not None:
+            return self._keep(item, "blocks")
+        return self._keep(item, identifier(item.rel) if item.rel.strip("_0123456789") else SHORT.get(item.head, "block"))
+
+    def _keep(self, item: Item, base: str) -> str:
         name = free(base, self._attributes)
         self._attributes.add(name)
         self._kept[item.rel] = name

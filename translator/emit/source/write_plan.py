@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from translator.emit.source.fold import fold
+from translator.emit.source.fold import Program, fold
 from translator.emit.source.functional import functional
+from translator.emit.source.program import Function, LayerStatement
 from translator.emit.source.render import formatted, imports
+from translator.emit.source.sequential import chain_of, sequential
+from translator.emit.source.subclass import subclass
+from translator.emit.source.syntax import own
+from translator.emit.source.tidy import tidied
 from translator.emit.source.top import header, top_of
 from translator.plan.calls import Plan
+
+_SAME_CHANNELS = ("Activation", "Softmax", "ReLU", "Flatten", "Dropout", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
+_HEADS = ("Dense", "Conv1D", "Conv2D")
 
 
 def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None) -> str:
     """The source of a plan in one of the styles. where: the file it will be, for its project's ruff settings."""
-    program = fold(plan)
-    body = functional(program, top_of(plan, classes=None))
+    chain = chain_of(plan) if style == "sequential" else None
+    program, classes = with_classes(chain.program if chain else fold(plan, symbolic=style == "functional"))
+    tidy, top = tidied(program), top_of(plan, classes=classes)
+    if chain is not None:
+        body = sequential(tidy.program, chain.inside, top)
+    else:
+        body = (functional if style == "functional" else subclass)(tidy.program, top)
+    between = "\n\n\n"
+    if tidy.definitions:
+        body, between = "\n".join(tidy.definitions) + "\n\n\n" + body, "\n\n"
     head = header(plan, spec=spec, style=style, torch_version=version("torch"))
-    return formatted(f"{head}\n{imports(body)}\n\n\n{body}", where)
+    return formatted(f"{head}\n{imports(body)}{between}{body}", where)
+
+
+def with_classes(program: Program) -> tuple[Program, int | None]:
+    """The program with the size of its last layer as `num_classes`, and that size; None where the end is no such layer."""
+    root = program.root
+    if len(root.returns) != 1:
+        return program, None
+    wanted = root.returns[0]
+    for at in range(len(root.body) - 1, -1, -1):
+        statement = root.body[at]
+        if wanted not in statement.targets:
+            continue
+        if not isinstance(statement, LayerStatement) or statement.shared or len(statement.args) != 1:
+            return program, None
+        if statement.cls in _HEADS and statement.settings[0][1].isdigit() and int(statement.settings[0][1]) > 1:
+            classes = int(statement.settings[0][1])
+            changed = replace(statement, settings=(("", own("num_classes")), *statement.settings[1:]))
+            body = (*root.body[:at], changed, *root.body[at + 1 :])
+            return replace(program, root=_with_body(root, body)), classes
+        if statement.cls not in _SAME_CHANNELS or not statement.args[0].isidentifier():
+            return program, None
+        wanted = statement.args[0]
+    return program, None
+
+
+def _with_body(root: Function, body: tuple[object, ...]) -> Function:
+    return Function(name=root.name, cls=root.cls, inputs=root.inputs, body=body, returns=root.returns, prefixed=False)  # type: ignore[arg-type]

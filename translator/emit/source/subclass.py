@@ -1,0 +1,201 @@
+"""The subclass style: a `keras.layers.Layer` for each block and a `keras.Model` around them, all registered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from translator.emit.source.chains import Chain, chains
+from translator.emit.source.fold import Program
+from translator.emit.source.names import camel, free
+from translator.emit.source.program import (
+    CallStatement,
+    Condition,
+    Copy,
+    Function,
+    LayerStatement,
+    OpStatement,
+    Parameter,
+    Statement,
+)
+from translator.emit.source.render import blocks, call_arguments, indented, layer_call, name_code, op_call, returned
+from translator.emit.source.syntax import names_in, on_self, plain
+from translator.emit.source.top import Top
+from translator.emit.source.write import TAKEN
+
+
+def subclass(program: Program, top: Top) -> str:
+    """The text of a program, without header and imports."""
+    classes: dict[str, str] = {}
+    model = top.class_name
+    for function in program.functions:
+        base = camel(function.cls.rpartition(".")[2] or function.name)
+        classes[function.name] = free(base, {model, *classes.values()})
+    parts = [_Class(f, classes, top).text(classes[f.name], "layers.Layer") for f in program.functions]
+    parts.append(_Class(_model(program.root, top), classes, top).text(model, "keras.Model"))
+    parts.append(_build_model(program.root, model, top))
+    return "\n\n".join(parts)
+
+
+def _model(root: Function, top: Top) -> Function:
+    """The network as a block whose parameter is its number of classes, where that is known."""
+    given = () if top.classes is None else (Parameter(name="num_classes", default=str(top.classes)),)
+    return Function(
+        name=root.name, cls=root.cls, inputs=root.inputs, parameters=given, body=root.body, returns=root.returns,
+        prefixed=False, locals=root.locals,
+    )  # fmt: skip
+
+
+class _Class:
+    """Writes one class."""
+
+    def __init__(self, function: Function, classes: dict[str, str], top: Top) -> None:
+        self._function, self._classes, self._top = function, classes, top
+        attributes = {s.attribute for s in function.body if isinstance(s, LayerStatement | CallStatement)}
+        self._parts = chains(function.body, {*TAKEN, *attributes, *(p.name for p in function.parameters)})
+        self._prefix = "self.name" if function.named and function.prefixed else None
+
+    def text(self, name: str, base: str) -> str:
+        """The class statement."""
+        simple = self._function.cls.rpartition(".")[2]
+        doc = f"The network `{self._top.plan.name}`." if base == "keras.Model" else f"One `{simple}` of the PyTorch model."
+        lines = [
+            f"@keras.saving.register_keras_serializable(package={self._top.name})",
+            f"class {name}({base}):",
+            f'    """{doc}"""',
+            "",
+            *indented(self._init()),
+            "",
+            *indented(self._call()),
+        ]
+        if self._function.arrays:
+            lines += ["", *indented(self._config())]
+        return "\n".join(lines) + "\n"
+
+    def _init(self) -> list[str]:
+        function = self._function
+        parameters = [p.name if p.default is None else f"{p.name}={p.default}" for p in function.parameters]
+        lines = ["super().__init__(**kwargs)"]
+        lines += [f"self.{name} = {name}" for name in self._kept()]
+        made = blocks(pair for part in self._parts if _makes(part) for pair in self._make(part))
+        text = "\n".join(made)
+        if self._prefix and text.count("{self.name}") >= 3:
+            lines.append("name = self.name")
+            made = [line.replace("{self.name}", "{name}").replace("name=self.name", "name=name") for line in made]
+        lines += [f"{variable} = {plain(code)}" for variable, code in function.locals]
+        return [f"def __init__({', '.join(['self', *parameters, '**kwargs'])}):", *indented([*lines, *made])]
+
+    def _kept(self) -> list[str]:
+        """The parameters that `call` reads; all, where Keras can't make the config by itself."""
+        read: list[str] = []
+        for part in self._parts:
+            if isinstance(part, Chain):
+                continue
+            if part.when is not None:
+                read += names_in(part.when.yes)
+            for code in (*getattr(part, "args", ()), *(v for _, v in getattr(part, "kwargs", ()))):
+                read += names_in(code)
+        for code in self._function.returns:
+            read += names_in(code)
+        order = [p.name for p in self._function.parameters]
+        if self._function.arrays:
+            return order
+        return sorted(set(read), key=order.index)
+
+    def _make(self, part: Chain | Statement) -> list[tuple[Condition | None, list[str]]]:
+        if isinstance(part, Chain):
+            elements = [line for s in part.statements for line in self._element(s, part.when)]
+            empty: list[tuple[Condition | None, list[str]]] = [(None, [f"self.{part.attribute} = []"])] if part.when else []
+            return [*empty, (part.when, [f"self.{part.attribute} = [", *indented(elements), "]"])]
+        if not isinstance(part, LayerStatement | CallStatement):
+            return []
+        note = [part.note] if isinstance(part, LayerStatement) and part.note else []
+        return [(_at_init(part.when), [*note, f"self.{part.attribute} = {self._made(part)}"])]
+
+    def _element(self, statement: LayerStatement | CallStatement, when: Condition | None) -> list[str]:
+        made = self._made(statement)
+        if isinstance(statement, CallStatement) and statement.headers:
+            made = f"*{made}"
+        if statement.when is not None and when is None:
+            made = f"*([{made}] if {plain(statement.when.yes)} else [])"
+        note = [statement.note] if isinstance(statement, LayerStatement) and statement.note else []
+        return [*note, f"{made},"]
+
+    def _made(self, statement: Statement) -> str:
+        if isinstance(statement, LayerStatement):
+            return layer_call(statement, name_code(statement.rel, name=self._prefix))
+        if not isinstance(statement, CallStatement):
+            return ""
+        given = call_arguments(replace(statement, nested=False))
+        if statement.function.named:
+            given.append(f"name={statement.label or name_code(statement.rel, name=self._prefix)}")
+        made = f"{self._classes[statement.function.name]}({', '.join(given)})"
+        if not statement.headers:
+            return made
+        loops = " ".join(f"for {variables} in {plain(iterable)}" for variables, iterable in statement.headers)
+        return f"[{made} {loops}]"
+
+    def _call(self) -> list[str]:
+        function = self._function
+        lines = blocks(
+            ((None if isinstance(part, Chain) else part.when, _called(part)) for part in self._parts), on_self
+        )
+        returns = tuple(on_self(code) for code in function.returns)
+        inputs, first = list(function.inputs), []
+        if len(inputs) > 1 and self._prefix is None and function.name == "build_model":  # `fit` knows one argument
+            inputs, first = ["inputs"], [f"{', '.join(inputs)} = inputs"]
+        return [f"def call({', '.join(['self', *inputs])}):", *indented([*first, *returned(lines, returns)])]
+
+    def _config(self) -> list[str]:
+        own = ", ".join(f'"{p.name}": self.{p.name}' for p in self._function.parameters)
+        return ["def get_config(self):", *indented([f"return super().get_config() | {{{own}}}"])]
+
+
+def _makes(part: Chain | Statement) -> bool:
+    return isinstance(part, Chain | CallStatement) or (isinstance(part, LayerStatement) and not part.again)
+
+
+def _at_init(when: Condition | None) -> Condition | None:
+    """What is known only of tensors can't be asked when layers are made: they are made in any case."""
+    return None if when is not None and "len(" in when.yes else when
+
+
+def _called(part: Chain | Statement) -> list[str]:
+    if isinstance(part, Chain):
+        before = [f"{part.target} = {part.source}"] if part.source != part.target else []
+        return [*before, f"for layer in self.{part.attribute}:", *indented([f"{part.target} = layer({part.target})"])]
+    target = ", ".join(part.targets)
+    match part:
+        case Copy(source=source):
+            return [f"{target} = {source}"]
+        case OpStatement():
+            return [f"{target} = {op_call(part, on_self)}"]
+        case LayerStatement(args=args, kwargs=kwargs):
+            given = [on_self(a) for a in args] + [f"{key}={on_self(code)}" for key, code in kwargs]
+            return [f"{target} = self.{part.attribute}({', '.join(given)})"]
+        case CallStatement():
+            return _called_block(part, target)
+    return []
+
+
+def _called_block(statement: CallStatement, target: str) -> list[str]:
+    tensors = [on_self(a) for a in statement.args]
+    if not statement.headers:
+        return [f"{target} = self.{statement.attribute}({', '.join(tensors)})"]
+    start = tensors[statement.carried]
+    before = [f"{target} = {start}"] if start != target else []
+    tensors[statement.carried] = target
+    call = f"block({', '.join(tensors)})"
+    inner = f"{target}.append({call})" if statement.gathers else f"{target} = {call}"
+    return [*before, f"for block in self.{statement.attribute}:", *indented([inner])]
+
+
+def _build_model(root: Function, model: str, top: Top) -> str:
+    inputs = [top.input_call(k) for k in range(len(top.shapes))]
+    given = ["num_classes"] if top.classes is not None else []
+    lines = [
+        f'"""{top.doc}"""',
+        f"model = {model}({', '.join([*given, f'name={top.name}'])})",
+        f"model({top.one(inputs)})",
+        "return model",
+    ]
+    return "\n".join([f"def build_model({', '.join(top.parameters)}):", *indented(lines)]) + "\n"
