@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +30,12 @@ class Emitted:
 
 def emit(plan: Plan, state: Mapping[str, np.ndarray] | None = None) -> Emitted:
     """Build the Keras model of a plan; with `state` (PyTorch tensors by name) its weights are set."""
-    builder = _Builder(plan)
+    builder = _Builder(plan, state or {})
     model = builder.build()
     emitted = Emitted(model=model, paths=builder.paths, layers=builder.layers)
-    _set_constants(plan, emitted)
-    if state is not None:
-        load_state(plan, emitted, state)
+    for layer, binding in bound(plan):
+        if (layer, binding.variable) not in builder.filled and (binding.constant is not None or state is not None):
+            _set(emitted.layers[layer], binding, state or {})
     return emitted
 
 
@@ -42,14 +43,11 @@ def load_state(plan: Plan, emitted: Emitted, state: Mapping[str, np.ndarray]) ->
     """Set every bound variable from PyTorch tensors by state-dict name."""
     for layer, binding in bound(plan):
         if binding.constant is None:
-            value = to_keras(binding, state)
-            variable_of(emitted.layers[layer], binding.variable).assign(np.ascontiguousarray(value))
+            _set(emitted.layers[layer], binding, state)
 
 
-def _set_constants(plan: Plan, emitted: Emitted) -> None:
-    for layer, binding in bound(plan):
-        if binding.constant is not None:
-            variable_of(emitted.layers[layer], binding.variable).assign(binding.constant)
+def _set(layer: keras.layers.Layer, binding: WeightBinding, state: Mapping[str, np.ndarray]) -> None:
+    variable_of(layer, binding.variable).assign(np.ascontiguousarray(to_keras(binding, state)))
 
 
 def bound(plan: Plan) -> Iterable[tuple[str, WeightBinding]]:
@@ -68,8 +66,9 @@ def variable_of(layer: keras.layers.Layer, name: str) -> keras.Variable:
 
 
 class _Builder:
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, state: Mapping[str, np.ndarray]) -> None:
+        self.plan, self.state = plan, state
+        self.filled: set[tuple[str, str]] = set()
         self.specs = {spec.name: spec for spec in plan.layers}
         self.layers: dict[str, keras.layers.Layer] = {}
         self.paths: dict[str, str] = {}
@@ -121,12 +120,31 @@ class _Builder:
             if layer is None:
                 layer = self.layers[call.layer] = make_layer(self.specs[call.layer])
                 self.paths[call.layer] = prefix + call.layer
-            results = layer(*args, **kwargs)
+                with self._filling(layer, self.specs[call.layer].bindings):
+                    results = layer(*args, **kwargs)
+            else:
+                results = layer(*args, **kwargs)
         else:
             results = self._operation(call, args, kwargs)
             self.paths[call.name] = prefix + call.name
         several = list(results) if isinstance(results, list | tuple) else [results]
         tensors.update(zip(call.outputs, several, strict=True))
+
+    @contextlib.contextmanager
+    def _filling(self, layer: keras.layers.Layer, bindings: Iterable[WeightBinding]) -> Iterator[None]:
+        """Have a layer build its variables with their values; random ones would be made only to be replaced."""
+        replaced: dict[str, Any] = {}
+        for binding in bindings:
+            name = _initializer_of(layer, binding.variable)
+            if name and (binding.constant is not None or all(t in self.state for t in binding.tensors)):
+                replaced[name] = getattr(layer, name)
+                setattr(layer, name, _Value(to_keras(binding, self.state)))
+                self.filled.add((layer.name, binding.variable))
+        try:
+            yield
+        finally:
+            for name, initializer in replaced.items():
+                setattr(layer, name, initializer)
 
     def _operation(self, call: OpCall, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if call.op == "get_item":
@@ -140,10 +158,30 @@ class _Builder:
         return results
 
 
+class _Value:
+    """An initializer that gives one array, copied: no backend may share memory with the PyTorch model."""
+
+    def __init__(self, value: np.ndarray) -> None:
+        self._value = value
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        if tuple(shape) != self._value.shape:
+            raise InternalError(f"a variable of shape {tuple(shape)} gets a value of shape {self._value.shape}")
+        return keras.ops.convert_to_tensor(np.array(self._value, order="C"), dtype=dtype)
+
+
+def _initializer_of(layer: keras.layers.Layer, variable: str) -> str:
+    """The attribute with the initializer of a variable; "" where the layer has none of its own."""
+    depthwise = variable == "kernel" and hasattr(layer, "depthwise_initializer")
+    name = "depthwise_initializer" if depthwise else f"{variable}_initializer"
+    return name if hasattr(layer, name) else ""
+
+
 def make_layer(spec: LayerSpec) -> keras.layers.Layer:
     """The Keras layer of a spec."""
     cls = getattr(keras.layers, spec.cls)
-    return cls(**spec.config, name=spec.name)
+    config = {key: make_layer(v) if isinstance(v, LayerSpec) else v for key, v in spec.config.items()}
+    return cls(**config, name=spec.name)
 
 
 def _function(name: str) -> Any:
