@@ -60,7 +60,9 @@ def groups_of(bodies: Sequence[Body]) -> list[list[Body]]:
         joined = False
         for i, (keys, members) in enumerate(found):
             for other in found[i + 1 :]:
-                if _face(members[0]) == _face(other[1][0]) and _shared(keys, other[0]) >= ALIKE * min(len(keys), len(other[0])):
+                if _face(members[0]) == _face(other[1][0]) and _shared(keys, other[0]) >= ALIKE * min(
+                    len(keys), len(other[0])
+                ):
                     keys[:] = merge(keys, other[0])
                     members += other[1]
                     found.remove(other)
@@ -84,7 +86,9 @@ def template_of(bodies: list[Body]) -> Template:
         bodies=bodies,
         lines=lines,
         reads=[_reads(line, values) for line in lines],
-        returns=[[v[body.outputs[k]] for v, body in zip(values, bodies, strict=True)] for k in range(len(bodies[0].outputs))],
+        returns=[
+            [v[body.outputs[k]] for v, body in zip(values, bodies, strict=True)] for k in range(len(bodies[0].outputs))
+        ],
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from translator.emit.source.names import free, identifier
 from translator.emit.source.program import CallStatement, Condition, LayerStatement, Statement
@@ -78,7 +77,7 @@ def _worth(run: Sequence[LayerStatement | CallStatement]) -> bool:
 
 
 def _chain(run: Sequence[LayerStatement | CallStatement], names: set[str]) -> Chain:
-    prefix = commonprefix([s.rel for s in run]).rpartition("_")[0]
+    prefix = _common([s.rel for s in run]).rpartition("_")[0]
     name = free(identifier(prefix) if prefix.strip("_0123456789") and "{" not in prefix else "stack", names)
     names.add(name)
     conditions = {None if s.when is None else s.when.yes for s in run}
@@ -86,3 +85,9 @@ def _chain(run: Sequence[LayerStatement | CallStatement], names: set[str]) -> Ch
         attribute=name, statements=tuple(run), target=run[0].targets[0], source=run[0].args[0],
         when=run[0].when if len(conditions) == 1 else None,
     )  # fmt: skip
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    first, last = min(names), max(names)
+    return first[: next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]

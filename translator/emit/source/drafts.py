@@ -134,7 +134,9 @@ def _argument(arg: Any, path: tuple[Any, ...], draft: Draft, reads: Iterator[Cho
             return found.code
         inner = ", ".join(column.code for column in found)
         return f"[{inner}]" if isinstance(arg, list) else f"({inner},)" if len(found) == 1 else f"({inner})"
-    parts = [_argument(v, (*path, k), draft, reads) for k, v in (arg.items() if isinstance(arg, dict) else enumerate(arg))]
+    parts = [
+        _argument(v, (*path, k), draft, reads) for k, v in (arg.items() if isinstance(arg, dict) else enumerate(arg))
+    ]
     if isinstance(arg, dict):
         return "{" + ", ".join(f"{literal(k)}: {p}" for k, p in zip(arg, parts, strict=True)) + "}"
     return f"[{', '.join(parts)}]" if isinstance(arg, list) else f"({', '.join(parts)},)"
@@ -155,12 +157,13 @@ def _layer_columns(draft: Draft) -> None:
 def _constant_columns(draft: Draft) -> None:
     found = [None if item is None else constant_leaves(item) for item in draft.line.items]
     for path, some in constant_leaves(draft.line.some).items():
-        values = [ABSENT if f is None else f[path] for f in found]
+        values: list[Any] = [ABSENT if f is None else f[path] for f in found]
         key, rel = _argument_name(draft.line.some, path), draft.line.some.rel
         lengths = {len(v) if isinstance(v, tuple | list) else -1 for v in values if v is not ABSENT}
         if len(lengths) == 1 and isinstance(some, tuple | list) and some and all(type(v) is int for v in some):
             draft.constants[path] = [
-                Column(values=[v if v is ABSENT else v[k] for v in values], key="size", rel=rel) for k in range(len(some))
+                Column(values=[v if v is ABSENT else v[k] for v in values], key="size", rel=rel)
+                for k in range(len(some))
             ]
         else:
             draft.constants[path] = Column(values=values, key=key, rel=rel)
@@ -178,7 +181,9 @@ def _loop_columns(draft: Draft) -> None:
             columns, how = [Column(values=tables, key=f"{key}_table", rel=rel)], "table"
         else:
             first = Column(values=[ABSENT if r is None else r[0][key] for r in rows], key=key, rel=rel)
-            rest = Column(values=[ABSENT if r is None or len(r) < 2 else r[1][key] for r in rows], key=key, rel=rel)
+            rest = Column(
+                values=[r[1][key] if r is not None and len(r) > 1 else ABSENT for r in rows], key=key, rel=rel
+            )
             alike = all(s is None or key in s[0] for s in split)
             columns, how = ([first], "same") if alike else ([first, rest], "first")
         draft.rows.append((key, how, columns))

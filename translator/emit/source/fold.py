@@ -54,7 +54,11 @@ def fold(plan: Plan, *, symbolic: bool = True) -> Program:
     inputs = tuple(value for _, value in plan.inputs)
     outputs = tuple(value for _, value in plan.outputs)
     body = replace(body, inputs=inputs, outputs=outputs, items=roll_stages(roll(body.items, outputs), outputs))
-    names = ("inputs" if symbolic else "x",) if len(inputs) == 1 else tuple(snake(f"{name}_input") for name, _ in plan.inputs)
+    names = (
+        ("inputs" if symbolic else "x",)
+        if len(inputs) == 1
+        else tuple(snake(f"{name}_input") for name, _ in plan.inputs)
+    )
     function, _ = function_of(
         template_of([body]), name="build_model", inputs=names, reserved=work.names | RESERVED, keep_inputs=symbolic
     )

@@ -38,13 +38,17 @@ def _function(function: Function) -> str:
     named = function.named
     simple = function.cls.rpartition(".")[2]
     head = f"def {function.name}({signature(function, named=named)}):"
-    doc = f'"""One `{simple}` of the PyTorch model."""' if simple else f'"""Some of the layers, in a model of their own."""'
+    doc = (
+        f'"""One `{simple}` of the PyTorch model."""'
+        if simple
+        else '"""Some of the layers, in a model of their own."""'
+    )
     lines = _body(function, "name" if named and function.prefixed else None)
     return "\n".join([head, *indented([doc, *returned(lines, function.returns)])]) + "\n"
 
 
 def _build_model(root: Function, top: Top) -> str:
-    lines = [f'def build_model({", ".join(top.parameters)}):', INDENT_DOC.format(top.doc)]
+    lines = [f"def build_model({', '.join(top.parameters)}):", INDENT_DOC.format(top.doc)]
     lines += indented(top.inputs(root.inputs))
     lines += indented(_body(root, None))
     lines += indented([f"return keras.Model({top.one(root.inputs)}, {top.outputs(root.returns)}, name={top.name})"])
@@ -94,6 +98,8 @@ def _call(statement: CallStatement, target: str, name: str | None) -> list[str]:
     given = [*tensors, *call_arguments(statement)]
     if function.named:
         given.append(f"name={statement.label or name_code(statement.rel, name=name)}")
-    call = f"nested({', '.join([function.name, *given])})" if statement.nested else f"{function.name}({', '.join(given)})"
+    call = (
+        f"nested({', '.join([function.name, *given])})" if statement.nested else f"{function.name}({', '.join(given)})"
+    )
     inner = f"{target}.append({call})" if statement.gathers else f"{target} = {call}"
     return [*before, *looped(statement.headers, [inner])]

@@ -1,4 +1,4 @@
-"""What a module call does, as a list of items whose names are relative to the module: ready to be compared with others."""
+"""What a module call does, as items whose names are relative to the module: ready to be compared with others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """Loops over tables around a call: (variables, iterable) from the outside in, the arguments and the name as code."""
+    """Loops over tables around a call: (variables, iterable) from the outside in, arguments and name as code."""
 
     headers: tuple[tuple[str, str], ...]
     arguments: Mapping[str, str]

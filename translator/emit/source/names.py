@@ -14,7 +14,27 @@ ALIASES = {
 }  # fmt: skip
 """What a file calls a Keras class together with the settings that all its layers share."""
 
-RESERVED = frozenset({"keras", "partial", "layer", *ALIASES.values(), "layers", "ops", "np", "h5py", "self", "name", "i", "block", "blocks", "stage", "nested", "kwargs", "build_model"})
+RESERVED = frozenset(
+    {
+        "keras",
+        "partial",
+        "layer",
+        *ALIASES.values(),
+        "layers",
+        "ops",
+        "np",
+        "h5py",
+        "self",
+        "name",
+        "i",
+        "block",
+        "blocks",
+        "stage",
+        "nested",
+        "kwargs",
+        "build_model",
+    }
+)
 """Names that a written file uses for itself."""
 
 SHORT = {

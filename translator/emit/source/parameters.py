@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
@@ -99,8 +100,8 @@ def solve(columns: Sequence[Column], bodies: int, *, reserved: set[str], known: 
     return Solution(parameters=[p for p, _ in found], arguments=arguments)
 
 
-def condition_of(code: str, value: Any, values: Sequence[Any]) -> Condition:
-    """That `code` has this value, out of those it can have."""
+def condition_of(code: str, value: Any) -> Condition:
+    """That `code` has this value."""
     if isinstance(value, bool):
         return Condition(yes=code, no=f"not {code}") if value else Condition(yes=f"not {code}", no=code)
     if value is None:
@@ -199,15 +200,19 @@ def _conditions(base: Base) -> Iterator[tuple[Condition, list[bool]]]:
         found.append((condition.opposite(), [not h for h in holds]))
 
     if any(v is None for v in values) and len(distinct) > 1:
-        add(condition_of(base.code, None, values).opposite(), lambda v: v is not None)
+        add(condition_of(base.code, None).opposite(), lambda v: v is not None)
     numbers = [v for v in values if type(v) is int]
     if len(numbers) == len(values) and min(numbers) == 1 and max(numbers) > 1:
         add(Condition(yes=f"{base.code} > 1", no=f"{base.code} == 1"), lambda v: v > 1)
     elif len(distinct) > 1 and _family(base.key) != "size":
         for text, value in distinct.items():
             if value is not None:
-                add(condition_of(base.code, value, values), lambda v, text=text: literal(v) == text)
+                add(condition_of(base.code, value), partial(_is, text))
     return iter(found)
+
+
+def _is(text: str, value: Any) -> bool:
+    return literal(value) == text
 
 
 def _family(key: str) -> str:

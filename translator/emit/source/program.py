@@ -75,7 +75,8 @@ class CallStatement(Statement):
     """A call of a function of the program. arguments: (parameter, code), those at their defaults left out.
 
     headers: loops around it, outermost first, as (variables, iterable). carried: the argument that goes
-    round. gathers: the results are collected in the list that is the target. label: the name as code, where it isn't made of `rel`.
+    round. gathers: the results are collected in the list that is the target. label: the name as code, where it isn't
+    made of `rel`.
     """
 
     function: Function
@@ -95,8 +96,8 @@ class Function:
     """A block of the network. inputs: variables of its tensors; `gathered`: the one is a list of tensors.
 
     cls: the PyTorch class it stands for. nested: it is made a model of its own wherever it is called. uses: how many
-    calls of PyTorch modules it stands for. prefixed: its layers' names begin with the name that it is given. locals: (variable, code) at its
-    head. arrays: some call gives it an array.
+    calls of PyTorch modules it stands for. prefixed: its layers' names begin with the name that it is given.
+    locals: (variable, code) at its head. arrays: some call gives it an array.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What all styles share: layers, operations and calls as text, conditions as blocks, the header, and ruff's own hand."""
+"""What all styles share: layers, operations and calls as text, conditions as blocks, and ruff's own hand."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def formatted(source: str, where: Path | None = None) -> str:
 
     Raises InternalError where it is no Python.
     """
-    import ruff
+    import ruff  # type: ignore[import-untyped]
 
     command = [ruff.find_ruff_bin(), "format", "--quiet"]
     command += ["--isolated", "-"] if where is None else ["--stdin-filename", str(where), "-"]

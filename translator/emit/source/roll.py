@@ -97,9 +97,7 @@ def _is_list(item: Item) -> bool:
     return len(item.args) == 1 and isinstance(item.args[0], list)
 
 
-def _carries(
-    before: Item, after: Item, readers: Mapping[str, list[Item]], outputs: Collection[str]
-) -> int | None:
+def _carries(before: Item, after: Item, readers: Mapping[str, list[Item]], outputs: Collection[str]) -> int | None:
     """The argument that hands one call's result to the next, if that is all that changes and nobody else reads it."""
     if len(before.outputs) != 1 or before.outputs[0] in outputs or len(before.args) != len(after.args):
         return None

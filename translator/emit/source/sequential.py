@@ -102,7 +102,11 @@ def _refuse_branches(plan: Plan, calls: list[Call]) -> None:
     for value in (plan.inputs[0][1], *(v for call in calls for v in call.outputs)):
         found = readers.get(value, [])
         if len(found) > 1 or (found and value == plan.outputs[0][1]):
-            names = " and ".join(f"`{_name(c)}`" for c in found[:2]) if len(found) > 1 else f"`{_name(found[0])}` and the output"
+            names = (
+                " and ".join(f"`{_name(c)}`" for c in found[:2])
+                if len(found) > 1
+                else f"`{_name(found[0])}` and the output"
+            )
             raise _refusal(plan, f"its first branch is after `{value}`, which {names} read", found[-1])
     seen: set[str] = set()
     for call in calls:
@@ -121,7 +125,9 @@ def _name(call: Call) -> str:
 
 def _refusal(plan: Plan, why: str, call: Call | None) -> UnsupportedError:
     origin = call.origin if call is not None else None
-    where = Where() if origin is None else Where(module=origin.module or "(root)", source=origin.source, node=origin.node)
+    where = (
+        Where() if origin is None else Where(module=origin.module or "(root)", source=origin.source, node=origin.node)
+    )
     return UnsupportedError(
         f"{plan.name} is no chain of layers, so it can't be a keras.Sequential: {why}",
         reason="style",

@@ -69,7 +69,11 @@ def normalised(cls: str, config: Mapping[str, Any], rank: int | None) -> dict[st
 def is_default(cls: str, key: str, value: Any) -> bool:
     """Whether the setting need not be written."""
     default = defaults(cls).get(key, REQUIRED)
-    return value is FREE or value is ABSENT or (key not in ALWAYS and default is not REQUIRED and literal(default) == literal(value))
+    return (
+        value is FREE
+        or value is ABSENT
+        or (key not in ALWAYS and default is not REQUIRED and literal(default) == literal(value))
+    )
 
 
 def leading(cls: str) -> tuple[str, ...]:

@@ -54,9 +54,7 @@ def rows_code(rows: Sequence[Sequence[Any]]) -> str:
     return literal(tuple(tuple(row) for row in rows))
 
 
-def _longest(
-    items: Sequence[Item], at: int, readers: Mapping[str, list[Item]], outputs: Collection[str]
-) -> list[Item]:
+def _longest(items: Sequence[Item], at: int, readers: Mapping[str, list[Item]], outputs: Collection[str]) -> list[Item]:
     run = [items[at]]
     if not _is_block(run[0]):
         return run
@@ -85,7 +83,9 @@ def _carried(item: Item) -> int:
 
 def _stage(item: Item) -> _Stage:
     if item.run is not None:
-        return _Stage(name=item.rel.rstrip("_") if item.rel.endswith("_") else item.rel, start=item.run.start, rows=item.run.rows)
+        return _Stage(
+            name=item.rel.rstrip("_") if item.rel.endswith("_") else item.rel, start=item.run.start, rows=item.run.rows
+        )
     match = _NUMBERED.fullmatch(item.rel)
     if match is None or match[2] != str(int(match[2])):
         return _Stage(name=item.rel, start=None, rows=(item.settings,))
@@ -98,7 +98,7 @@ def _stages(run: Sequence[Item]) -> Stages | None:
 
 
 def _by_stage(run: Sequence[Item], stages: Sequence[_Stage]) -> Stages | None:
-    """A row for each stage; None where stages differ in more than their first blocks, or the table would be too wide."""
+    """A row for each stage; None where more than the first blocks differ, or the table would be too wide."""
     start = stages[0].start
     underscored = all(_rel(item, stage) == f"{stage.name}_" for item, stage in zip(run, stages, strict=True))
     if start is None or any(s.start != start for s in stages) or not underscored:
@@ -139,14 +139,15 @@ def _rel(item: Item, stage: _Stage) -> str:
 
 def _by_block(run: Sequence[Item]) -> Stages | None:
     """A row for each block; None where the table would be too wide."""
-    names, rows = [], []
+    names: list[str] = []
+    rows: list[Mapping[str, Any]] = []
     for item in run:
         if item.run is None:
             names.append(item.rel)
             rows.append(item.settings)
         else:
             names += [f"{item.rel}{item.run.start + k}" for k in range(len(item.run.rows))]
-            rows += list(item.run.rows)
+            rows += item.run.rows
     columns: list[tuple[str, list[Any]]] = [("block", names)]
     arguments = {key: _column(columns, key, [row[key] for row in rows]) for key in rows[0]}
     if len(columns) > _WIDE_BLOCKS:

@@ -57,7 +57,11 @@ class _Class:
     def text(self, name: str, base: str) -> str:
         """The class statement."""
         simple = self._function.cls.rpartition(".")[2]
-        doc = f"The network `{self._top.plan.name}`." if base == "keras.Model" else f"One `{simple}` of the PyTorch model."
+        doc = (
+            f"The network `{self._top.plan.name}`."
+            if base == "keras.Model"
+            else f"One `{simple}` of the PyTorch model."
+        )
         lines = [
             f"@keras.saving.register_keras_serializable(package={self._top.name})",
             f"class {name}({base}):",
@@ -104,7 +108,9 @@ class _Class:
     def _make(self, part: Chain | Statement) -> list[tuple[Condition | None, list[str]]]:
         if isinstance(part, Chain):
             elements = [line for s in part.statements for line in self._element(s, part.when)]
-            empty: list[tuple[Condition | None, list[str]]] = [(None, [f"self.{part.attribute} = []"])] if part.when else []
+            empty: list[tuple[Condition | None, list[str]]] = (
+                [(None, [f"self.{part.attribute} = []"])] if part.when else []
+            )
             return [*empty, (part.when, [f"self.{part.attribute} = [", *indented(elements), "]"])]
         if not isinstance(part, LayerStatement | CallStatement):
             return []

@@ -83,5 +83,5 @@ def _nested(array: np.ndarray) -> str:
         return "[" + ", ".join(_nested(row) for row in array) + "]"
     value = array[()]
     if array.dtype.kind == "f":
-        return str(value) if np.isfinite(value) else f"{'-' if value < 0 else ''}np.{str(abs(value))}"
+        return str(value) if np.isfinite(value) else f"{'-' if value < 0 else ''}np.{abs(value)!s}"
     return repr(value.item())

@@ -26,7 +26,8 @@ class Tidy:
 
 def tidied(program: Program) -> Tidy:
     """Give classes with shared settings that aren't Keras' defaults a name, and say in a comment what Keras has."""
-    layers = [s for f in (*program.functions, program.root) for s in f.body if _made(s)]
+    functions_and_root = (*program.functions, program.root)
+    layers = [s for f in functions_and_root for s in f.body if isinstance(s, LayerStatement) and not s.again]
     shared: dict[str, dict[str, str]] = {}
     for cls in dict.fromkeys(s.cls for s in layers):
         mine = [dict(s.settings) for s in layers if s.cls == cls]
@@ -39,10 +40,6 @@ def tidied(program: Program) -> Tidy:
         old.body, old.locals = new.body, new.locals
     lines = tuple(line for cls, same in shared.items() for line in _definition(cls, same))
     return Tidy(program=replace(program, root=root), definitions=lines)
-
-
-def _made(statement: Statement) -> bool:
-    return isinstance(statement, LayerStatement) and not statement.again
 
 
 def _unlike_keras(cls: str, settings: dict[str, str]) -> list[str]:

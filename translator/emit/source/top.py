@@ -80,11 +80,12 @@ def header(plan: Plan, *, spec: str, style: str, torch_version: str) -> str:
     """The docstring of the file: what it is, where it came from, and what it holds."""
     trainable = sum(elements(b.shape) for s in plan.layers for b in s.bindings if b.trainable)
     fixed = sum(elements(b.shape) for s in plan.layers for b in s.bindings if not b.trainable)
-    versions = f"PyTorch {torch_version}, Keras {importlib.metadata.version('keras')}" if torch_version else ""
+    versions = f"PyTorch {torch_version}, Keras {importlib.metadata.version('keras')}"
+    writer = f"translator {importlib.metadata.version('translator')}"
     lines = [
         f"{plan.name}, a Keras model in the {style} style.",
         "",
-        f"Written by translator {importlib.metadata.version('translator')} from {spec or plan.name}{f' ({versions})' if versions else ''}.",
+        f"Written by {writer} from {spec or plan.name} ({versions}).",
         f"Parameters: {trainable + fixed:,} ({trainable:,} trainable, {fixed:,} not).",
     ]
     if any(len(shape) > 1 for _, shape, _, _ in top_of(plan, classes=None).shapes):

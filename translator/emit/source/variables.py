@@ -120,7 +120,9 @@ def allocate(template: Template, inputs: Sequence[str], *, reserved: set[str], k
     made: list[tuple[int, str, str]] = []
     for at, line in enumerate(template.lines):
         for copy, source, hint in copies.get(at, ()):
-            name = hint if hint not in work.taken or work.writable(hint, at - 1, always=True) else free(hint, work.taken)
+            name = (
+                hint if hint not in work.taken or work.writable(hint, at - 1, always=True) else free(hint, work.taken)
+            )
             work.assign(copy, name, -1)
             made.append((at, name, "" if source[0] == "first" else work.of[source]))
         for k in range(len(line.some.outputs)):
@@ -130,7 +132,9 @@ def allocate(template: Template, inputs: Sequence[str], *, reserved: set[str], k
     return Variables(of=work.of, copies=tuple(made), inputs=tuple(inputs), reads=reads, returns=returns)
 
 
-def _patterns(lines: Sequence[Line], reads: list[list[list[Value | None]]], returns: list[list[Value | None]]) -> list[int]:
+def _patterns(
+    lines: Sequence[Line], reads: list[list[list[Value | None]]], returns: list[list[Value | None]]
+) -> list[int]:
     """One body of each kind, as far as presence of lines and flow of values go."""
     kinds: dict[tuple[object, ...], int] = {}
     bodies = len(lines[0].items) if lines else 1
@@ -198,7 +202,9 @@ def _ways(
     """The readers of a value, as (line, leaf), by the branch that they belong to."""
     ways: list[_Way] = []
     for i, leaves in enumerate([*reads, returns]):
-        outputs: set[Value] = {("line", i, k) for k in range(len(template.lines[i].some.outputs))} if i < len(reads) else set()
+        outputs: set[Value] = (
+            {("line", i, k) for k in range(len(template.lines[i].some.outputs))} if i < len(reads) else set()
+        )
         touched = []
         for k, leaf in enumerate(leaves):
             values = {v for v in leaf if v is not None}

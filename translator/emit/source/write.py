@@ -23,6 +23,7 @@ from translator.emit.source.program import (
 )
 from translator.emit.source.stages import first_or_rest, rows_code
 from translator.emit.source.variables import Variables, allocate
+from translator.errors import InternalError
 
 TAKEN = frozenset(dir(keras.Model)) | frozenset(dir(keras.layers.Layer))
 """Attributes that Keras has; a layer of ours is kept under another name."""
@@ -117,7 +118,8 @@ class _Writer:
 
     def _call(self, draft: Draft, targets: tuple[str, ...], args: tuple[str, ...]) -> Statement:
         item = draft.line.some
-        assert item.function is not None
+        if item.function is None:
+            raise InternalError(f"{item.rel} calls no function")
         arguments = dict(settings_code(draft))
         headers: tuple[tuple[str, str], ...] = ()
         rel, label = item.rel, ""
@@ -128,14 +130,16 @@ class _Writer:
         return CallStatement(
             targets=targets, when=draft.when, function=item.function, rel=rel, attribute=self._attribute(item),
             args=args, arguments=_given(item.function, arguments), headers=headers,
-            gathers=item.run is not None and item.run.gathers, carried=item.carried or 0, label=label, nested=item.function.nested,
+            gathers=item.run is not None and item.run.gathers, carried=item.carried or 0, label=label,
+            nested=item.function.nested,
         )  # fmt: skip
 
     def _loop(self, draft: Draft) -> tuple[dict[str, str], tuple[tuple[str, str], ...], str]:
         item = draft.line.some
-        run = item.run
-        assert run is not None and draft.count is not None
-        if draft.count.code == "1":
+        run, count = item.run, draft.count
+        if run is None or count is None:
+            raise InternalError(f"{item.rel} is no loop")
+        if count.code == "1":
             return {key: columns[0].code for key, _, columns in draft.rows}, (), f"{item.rel}{run.start}"
         arguments: dict[str, str] = {}
         tables: list[tuple[str, Column]] = []
@@ -146,12 +150,14 @@ class _Writer:
                 arguments[key] = variable
             else:
                 arguments[key] = first_or_rest([c.code for c in columns], run.start)
-        return arguments, (_header(tables, draft.count.code, run.start),), f"{item.rel}{{i}}"
+        return arguments, (_header(tables, count.code, run.start),), f"{item.rel}{{i}}"
 
     def _attribute(self, item: Item) -> str:
         if item.stages is not None:
             return self._keep(item, "blocks")
-        return self._keep(item, identifier(item.rel) if item.rel.strip("_0123456789") else SHORT.get(item.head, "block"))
+        return self._keep(
+            item, identifier(item.rel) if item.rel.strip("_0123456789") else SHORT.get(item.head, "block")
+        )
 
     def _keep(self, item: Item, base: str) -> str:
         name = free(base, self._attributes)
@@ -184,4 +190,3 @@ def _given(function: Function, arguments: dict[str, str]) -> tuple[tuple[str, st
         for p in function.parameters
         if arguments.get(p.name, "") != "" and arguments[p.name] != p.default
     )
-

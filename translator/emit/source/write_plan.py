@@ -38,7 +38,7 @@ def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: P
 
 
 def with_classes(program: Program) -> tuple[Program, int | None]:
-    """The program with the size of its last layer as `num_classes`, and that size; None where the end is no such layer."""
+    """The program with the size of its last layer as `num_classes`, and that size; None where it ends otherwise."""
     root = program.root
     if len(root.returns) != 1:
         return program, None
