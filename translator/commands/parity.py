@@ -39,5 +39,13 @@ def parity(
             from translator.training.parity import run_parity
 
             found = run_parity(request, on_progress=on_progress)
-        options.write_report(found, report, outputs)
-    return options.show(found, layers=layers, quiet=quiet)
+        if report is not None:
+            from translator.training.parity_forms import write_parity
+
+            write_parity(found, outputs.path(report))
+            outputs.commit(report)
+    if not quiet:
+        from translator.training.parity_text import render
+
+        render(found, options.console(), layers=layers)
+    return found.exit_status

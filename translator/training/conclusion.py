@@ -24,7 +24,7 @@ def conclude(pairing: Pairing, found: Trajectory, limit: float, steps: int) -> C
     """Judge what a run in float64 showed."""
     variances = [row for row in found.tensors.values() if row.kind == "variance"]
     batchnorm = _batchnorm(variances, limit)
-    differences = [*_forced(found, variances, batchnorm), *_only_keras(pairing), *_frozen(pairing, found)]
+    differences = [*_forced(found, variances, batchnorm, limit), *_only_keras(pairing), *_frozen(pairing, found)]
     return Conclusion(
         checks=tuple(_checks(pairing, found, variances, batchnorm, limit, steps)),
         differences=tuple(differences),
@@ -101,8 +101,8 @@ def _worst(rows: Sequence[TensorRow], what: str) -> str:
     return f"largest relative error {getattr(row, what):.1e}, at {row.torch} ↔ {row.keras}"
 
 
-def _forced(found: Trajectory, variances: Sequence[TensorRow], batchnorm: str) -> Iterator[Difference]:
-    if batchnorm != "native":
+def _forced(found: Trajectory, variances: Sequence[TensorRow], batchnorm: str, limit: float) -> Iterator[Difference]:
+    if batchnorm != "native" or not all(_fine(row.predicted, limit) for row in variances):
         return
     sizes = sorted({n for row in variances for n in found.sizes.get(row.torch, ())})
     factors = sorted({round(n / (n - 1), 6) for n in sizes if n > 1})

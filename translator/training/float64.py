@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from translator.training.keras_side import numbers
 from translator.verify.keras_graph import functional
 from translator.verify.precision import keras_float64
 
@@ -37,6 +39,16 @@ def trains_in_float64(model: keras.Model) -> Iterator[None]:
                 step()
 
 
+def loss_in_float64(loss: Any) -> Any:
+    """The same loss, which was perhaps made for float32, computing in float64."""
+    if not isinstance(loss, keras.losses.Loss):
+        return loss
+    wide = copy.copy(loss)
+    wide._dtype_policy = keras.DTypePolicy("float64")
+    wide._dtype = "float64"
+    return wide
+
+
 def _operations(model: keras.Model) -> list[keras.Operation]:
     """The model and every operation in it, those of nested models too, each once."""
     found: dict[int, keras.Operation] = {}
@@ -56,7 +68,7 @@ def _operations(model: keras.Model) -> list[keras.Operation]:
 
 def _replace(variable: keras.Variable, undo: list[Callable[[], None]]) -> None:
     """Give the variable float64 storage with the same value."""
-    dtype, value = variable.dtype, keras.ops.convert_to_numpy(variable)
+    dtype, value = variable.dtype, numbers(variable)
 
     def store(kind: str, array: np.ndarray) -> None:
         variable._dtype = kind

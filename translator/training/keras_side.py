@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,15 @@ class Step:
 
     loss: float
     gradients: Mapping[str, np.ndarray]
+
+
+def numbers(value: Any) -> np.ndarray:
+    """A variable or a tensor as an array of its own."""
+    if isinstance(value, keras.Variable):
+        value = value.value
+    if keras.config.backend() == "torch":
+        value = keras.ops.convert_to_numpy(value)
+    return np.array(np.asarray(value))  # not convert_to_numpy: numpy 2 warns of how it asks TensorFlow's variables
 
 
 class KerasSide:
@@ -40,16 +50,18 @@ class KerasSide:
 
     def step(self, inputs: Any, target: Any) -> Step:
         """Forward, backward, and the optimizer's step if there is an optimizer. Arrays in the model's dtype."""
-        loss, gradients = self._step(inputs, target)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*received `from_logits=True`.*")  # parity names that itself
+            loss, gradients = self._step(inputs, target)
         named = zip(self.variables, gradients, strict=True)
         return Step(
-            loss=float(keras.ops.convert_to_numpy(loss)),
-            gradients={v.path: keras.ops.convert_to_numpy(g) for v, g in named if g is not None},
+            loss=float(numbers(loss)),
+            gradients={v.path: numbers(g) for v, g in named if g is not None},
         )
 
     def values(self) -> dict[str, np.ndarray]:
         """Every variable of the model by path."""
-        return {v.path: keras.ops.convert_to_numpy(v) for v in self.model.variables}
+        return {v.path: numbers(v) for v in self.model.variables}
 
     def objective(self, inputs: Any, target: Any, outputs: Any = None) -> Any:
         """The scalar that is minimised: the loss of the batch and what the layers' regularisers add."""

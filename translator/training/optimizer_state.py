@@ -13,6 +13,7 @@ from torch import nn
 
 from translator.bindings import to_keras, to_torch
 from translator.errors import InputError
+from translator.training.keras_side import numbers
 from translator.verify.training import Deviation, Link, ratio
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def compare_state(
             if len(parts) != len(link.tensors) or link.binding.join == "sum":
                 continue
             want = to_keras(link.binding, parts) * slot.scale
-            got = keras.ops.convert_to_numpy(slot.variable)
+            got = numbers(slot.variable)
             size, difference = (float(np.max(np.abs(x), initial=0.0)) for x in (want, got - want))
             found.append(
                 Deviation(
@@ -115,7 +116,7 @@ def state_to_torch(
                 )
             if not slot.scale:
                 raise InputError("the learning rate is 0: Keras' momentum holds nothing", fix="use registered.TorchSGD")
-            value = keras.ops.convert_to_numpy(slot.variable) / slot.scale
+            value = numbers(slot.variable) / slot.scale
             by_key.setdefault(slot.key, []).append((link.binding, value))
     steps = int(max(part.iterations for part in (keras_optimizer, *_parts(keras_optimizer))))
     for key, pairs in by_key.items():
@@ -150,7 +151,7 @@ def _parts(optimizer: keras.optimizers.Optimizer) -> Iterator[keras.optimizers.O
 
 
 def _rate(optimizer: keras.optimizers.Optimizer) -> float:
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    return float(numbers(optimizer.learning_rate))
 
 
 _ADAM = (

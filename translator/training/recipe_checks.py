@@ -6,6 +6,7 @@ one, each is found even where several are wrong at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,12 @@ import keras
 import numpy as np
 import torch
 
-from translator.training.keras_side import KerasSide
+from translator.training.keras_side import numbers
 from translator.training.mapped import Mapped, exact_in_float64
 from translator.training.pairing import Pairing
 from translator.training.torch_side import Batch, TorchSide
 from translator.verdict import Difference, Effect
-from translator.verify.training import compare_values, ratio
+from translator.verify.training import ratio
 
 Prepare = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 """A user's own data pipeline: PyTorch's images and labels as arrays → what their Keras loop is fed."""
@@ -151,45 +152,41 @@ def _loss_difference(torch_side: TorchSide, name: str, exact: Mapped, words: str
     )
 
 
-def statistics_wrong(
-    pairing: Pairing, torch_side: TorchSide, batch: Batch, keras_side: KerasSide
-) -> Iterator[Difference]:
-    """BatchNorm momenta that differ, read off how far one batch moves the means. Takes the batch in on both sides."""
-    before = {name: value.copy() for name, value in torch_side.state().items()}
-    with torch.no_grad():
-        torch_side.forward(batch)
-    keras_side.model(pairing.keras_inputs(batch, torch_side.dtype), training=True)
-    state, values = torch_side.state(), keras_side.values()
-    wrong: dict[str, list[str]] = {}
-    for link in pairing.links:
-        if not link.tensors[0].endswith("running_mean"):
-            continue
-        (deviation,) = compare_values([link], state, values)
-        if deviation.error > _LIMIT:
-            (name,) = link.tensors
-            moved = float(np.abs(values[link.path] - before[name]).max())
-            whole = float(np.abs(state[name] - before[name]).max())
-            kept = 1.0 - moved / whole * _momentum(torch_side.module, name) if whole else 1.0
-            wrong.setdefault(f"{kept:.4g}", []).append(link.path.rpartition("/")[0])
-    own = _momentum(torch_side.module, "")
-    for keep, layers in wrong.items():
+def statistics_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> Iterator[Difference]:
+    """BatchNorm momenta that differ, measured: of the way that one batch moves a mean, the same batch moves it a share
+    further, and that share is what the layer keeps. The models' statistics are moved by this.
+    """
+    inputs = pairing.keras_inputs(batch, torch_side.dtype)
+    means = [link for link in pairing.links if link.tensors[0].endswith("running_mean")]
+    seen = []
+    for _ in range(3):
+        seen.append({link.path: numbers(link.variable).astype(np.float64) for link in means})
+        pairing.model(inputs, training=True)
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for link in means:
+        first, second = (b[link.path] - a[link.path] for a, b in itertools.pairwise(seen))
+        moved = float((first * first).sum())
+        kept = float((second * first).sum()) / moved if moved else 1.0
+        own = _momentum(torch_side.module, link.tensors[0])
+        if own is not None and abs(kept - (1.0 - own)) > _MEASURED:
+            wrong.setdefault((f"{own:g}", f"{kept:.6g}"), []).append(link.path.rpartition("/")[0])
+    for (momentum, kept_text), layers in wrong.items():
+        right = f"{1.0 - float(momentum):g}"
         yield Difference(
             kind="batchnorm-momentum",
             layers=tuple(layers),
-            torch=f"momentum={own:g}: keeps {1 - own:g} of the old mean",
-            keras=f"momentum={keep}: keeps {keep}",
+            torch=f"momentum={momentum}: keeps {right} of the old statistics",
+            keras=f"momentum={kept_text}: keeps {kept_text}",
             effect=Effect.TRAINING,
-            fix=f"BatchNormalization(momentum={1 - own:g})",
+            fix=f"BatchNormalization(momentum={right})",
         )
 
 
-def _momentum(module: torch.nn.Module, name: str) -> float:
-    """PyTorch's momentum of the BatchNorm that holds that tensor; of any, if the name is empty."""
-    owner = name.rpartition(".")[0]
-    for path, part in module.named_modules():
-        if isinstance(getattr(part, "momentum", None), float) and hasattr(part, "running_mean") and owner in ("", path):
-            return float(part.momentum)
-    return 0.1
+def _momentum(module: torch.nn.Module, name: str) -> float | None:
+    """PyTorch's momentum of the BatchNorm that holds that tensor; None where it averages over all batches."""
+    part = module.get_submodule(name.rpartition(".")[0])
+    momentum = getattr(part, "momentum", None)
+    return float(momentum) if momentum is not None else None
 
 
 def optimizer_wrong(
@@ -207,7 +204,7 @@ def optimizer_wrong(
         fresh.build([variable])
         for gradient in gradients:
             fresh.apply([keras.ops.convert_to_tensor(gradient, dtype="float64")], [variable])
-        ends.append(keras.ops.convert_to_numpy(variable))
+        ends.append(numbers(variable))
     got, want = ends
     moved = float(np.abs(want - start).max())
     if ratio(float(np.abs(got - want).max()), moved) <= _LIMIT:
@@ -271,37 +268,31 @@ def _range(array: Any) -> str:
 _LIMIT = 1e-8
 """Relative error up to which two float64 computations are the same."""
 
+_MEASURED = 1e-6
+"""How exactly a momentum is read off two moves of a mean."""
+
+
+def check_model(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> list[Difference]:
+    """What in the model itself makes training differ: its head, and what its BatchNorms keep.
+
+    Both models compute in float64 and hold the same weights.
+    """
+    with torch.no_grad():
+        want = _laid_out(pairing, torch_side, torch_side.forward(batch))
+    inputs = pairing.keras_inputs(batch, torch_side.dtype)
+    got = numbers(pairing.pick(torch_side.output)(pairing.model(inputs, training=True)))
+    head = head_wrong(pairing, torch_side, got, want)
+    return [*([head] if head else []), *statistics_wrong(pairing, torch_side, batch)]
+
 
 def check_recipe(
     pairing: Pairing, torch_side: TorchSide, batch: Batch, theirs: KerasRecipe, loss: Mapped, optimizer: Mapped
 ) -> list[Difference]:
-    """Everything that is wrong with a user's recipe. Both models compute in float64 and hold the same weights.
-
-    loss, optimizer: those that are right. The models' BatchNorm statistics are moved by this.
-    """
-    found: list[Difference] = []
+    """Everything that is wrong with a user's recipe, given the recipe that is right. In float64."""
     if theirs.prepare is not None:
-        found += fed_wrongly(pairing, theirs.prepare, batch, theirs.loss)
+        found = list(fed_wrongly(pairing, theirs.prepare, batch, theirs.loss))
     else:
-        found += labels_wrong(batch.target.numpy(), batch.target.numpy(), theirs.loss)
-    with torch.no_grad():
-        want = _laid_out(pairing, torch_side, torch_side.forward(batch))
-    inputs = pairing.keras_inputs(batch, torch_side.dtype)
-    side = KerasSide(pairing.model, theirs.loss)
-    outputs = keras.ops.convert_to_numpy(pairing.pick(torch_side.output)(pairing.model(inputs, training=True)))
-    pairing.set_weights(torch_side.state())
-    head = head_wrong(pairing, torch_side, outputs, want)
-    wrong_loss = loss_wrong(pairing, torch_side, batch, theirs.loss, loss)
-    pairing.set_weights(torch_side.state())
-    if head is not None:
-        found.append(head)
-    if wrong_loss is not None and not (head is not None and head.kind == "probabilities" and _fits_head(wrong_loss)):
-        found.append(wrong_loss)
-    found += statistics_wrong(pairing, torch_side, batch, side)
-    wrong = optimizer_wrong(theirs.optimizer, optimizer)
-    return [*found, wrong] if wrong is not None else found
-
-
-def _fits_head(difference: Difference) -> bool:
-    """A loss of probabilities after a head of probabilities is right in itself; the head is what is said."""
-    return difference.kind == "from-logits"
+        labels = batch.target.numpy()
+        found = list(labels_wrong(labels, labels, theirs.loss))
+    wrong = (loss_wrong(pairing, torch_side, batch, theirs.loss, loss), optimizer_wrong(theirs.optimizer, optimizer))
+    return [*found, *(difference for difference in wrong if difference is not None)]

@@ -17,14 +17,14 @@ from translator.errors import InputError
 from translator.training.batches import default_loss, random_batches
 from translator.training.batchnorm import with_exact_batchnorm
 from translator.training.conclusion import conclude
-from translator.training.float64 import trains_in_float64
+from translator.training.float64 import loss_in_float64, trains_in_float64
 from translator.training.keras_side import KerasSide
 from translator.training.losses import map_loss
 from translator.training.mapped import Mapped, exact_in_float64
 from translator.training.optimizers import map_optimizer
 from translator.training.pairing import Pairing, group_variables, pair_by_alignment, pair_by_bindings
 from translator.training.parity_report import ParityReport, Part
-from translator.training.recipe_checks import KerasRecipe, check_recipe
+from translator.training.recipe_checks import KerasRecipe, check_model, check_recipe
 from translator.training.silent import silent
 from translator.training.torch_side import Batch, TorchRecipe, TorchSide, silence
 from translator.training.trajectory import Trajectory, run_together, run_with_noise
@@ -87,7 +87,14 @@ def parity(
         recipe = recipe or TorchRecipe(loss=_loss_for(module, args, kwargs, options), optimizer=_usual)
         if keras_recipe is None and keras_model is not None:
             keras_recipe = compiled_recipe(keras_model)
-        bench = _Bench(pairing=pairing, recipe=recipe, theirs=keras_recipe, options=options, clock=clock)
+        bench = _Bench(
+            pairing=pairing,
+            recipe=recipe,
+            theirs=keras_recipe,
+            own_model=keras_model is not None,
+            options=options,
+            clock=clock,
+        )
         bench.batches = list(batches)[: options.steps] if batches is not None else bench.draw(args, kwargs)
         return bench.run(names)
 
@@ -107,6 +114,7 @@ class _Bench:
     pairing: Pairing
     recipe: TorchRecipe
     theirs: KerasRecipe | None
+    own_model: bool
     options: ParityOptions
     clock: _Clock
     batches: list[Batch] = field(default_factory=list)
@@ -187,7 +195,7 @@ class _Bench:
         return loss, optimizer
 
     def check(self) -> list[Difference]:
-        """What is wrong with the user's recipe, part by part; nothing where there is none of theirs."""
+        """What is wrong with the user's model and recipe, part by part; nothing where neither is theirs."""
         side = self.torch_side(torch.float64)
         loss, optimizer = self.mapped(side)
         theirs = self.theirs
@@ -205,11 +213,16 @@ class _Bench:
             )
         if side.scheduler is not None:
             self.parts["scheduler"] = Part(torch=type(side.scheduler).__name__, keras="in the optimizer", native=True)
-        if theirs is None or not self.batches:
-            return []
-        self.reset()
-        fresh = self.torch_side(torch.float64)
-        return check_recipe(self.pairing, fresh, self.batches[0], theirs, loss, optimizer)
+        found: list[Difference] = []
+        if self.own_model and self.batches:
+            self.reset()
+            found += check_model(self.pairing, self.torch_side(torch.float64), self.batches[0])
+        if theirs is not None and self.batches:
+            wide = replace(theirs, loss=loss_in_float64(theirs.loss))
+            found += check_recipe(self.pairing, side, self.batches[0], wide, loss, optimizer)
+        if any(d.kind == "probabilities" for d in found):  # a loss of probabilities fits that head: the head is said
+            found = [d for d in found if d.kind != "from-logits"]
+        return found
 
     def together(self, own_loss_is_wrong: bool) -> Trajectory:
         """The float64 run. A loss that can't be used is left out of it, so that the rest can be compared."""
@@ -218,7 +231,7 @@ class _Bench:
         loss, optimizer = self.mapped(side)
         used, moved = loss.keras, exact_in_float64(optimizer.keras)
         if self.theirs is not None:
-            used = used if own_loss_is_wrong else self.theirs.loss
+            used = used if own_loss_is_wrong else loss_in_float64(self.theirs.loss)
             moved = exact_in_float64(self.theirs.optimizer)
         keras_side = KerasSide(self.pairing.model, used, moved, self.pairing.pick(side.output))
         return run_together(
@@ -348,7 +361,7 @@ def _one_line(thing: Any) -> str:
 
 
 def _versions() -> dict[str, str]:
-    from translator.pipeline import versions
+    from translator.runtime import versions
 
     return dict(versions())
 

@@ -61,7 +61,7 @@ class TorchSide:
 
     def gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
         """The loss, and the gradient of every parameter that has one, by its first name. BatchNorms take it in."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.module.zero_grad()
         loss = self.loss(self.forward(batch), in_dtype(batch.target, self.dtype)).sum()
         loss.backward()
         return float(loss.detach()), {

@@ -203,12 +203,13 @@ def run_with_noise(
 def _other_sums() -> Iterator[None]:
     """One thread and PyTorch's plain kernels: the same sums in another order."""
     threads = torch.get_num_threads()
+    enabled, *_ = torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)
     try:
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
+        torch.backends.mkldnn.set_flags(enabled)  # type: ignore[no-untyped-call]
 
 
 def _reversed(batch: Batch) -> Batch:

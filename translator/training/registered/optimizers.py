@@ -97,7 +97,7 @@ class TorchSGD(_TorchOptimizer):
         super().__init__(learning_rate, weight_decay=weight_decay, maximize=maximize, name=name, **kwargs)
         if nesterov and (dampening or not momentum):
             raise ValueError("Nesterov momentum needs a momentum and no dampening")
-        self.momentum, self.dampening, self.nesterov = momentum, float(dampening), nesterov
+        self.momentum, self.dampening, self.nesterov = _hyper(momentum), float(dampening), nesterov
 
     def build(self, variables: list[Any]) -> None:
         """One momentum buffer per variable, if there is momentum."""
@@ -146,7 +146,8 @@ class TorchAdam(_TorchOptimizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, maximize=maximize, name=name, **kwargs)
-        self.beta_1, self.beta_2, self.epsilon, self.amsgrad = beta_1, float(beta_2), float(epsilon), amsgrad
+        self.beta_1, self.beta_2, self.epsilon = _hyper(beta_1), float(beta_2), float(epsilon)
+        self.amsgrad = amsgrad
 
     def build(self, variables: list[Any]) -> None:
         """First and second moments, and the largest second moment for AMSGrad."""
@@ -211,7 +212,8 @@ class TorchRMSprop(_TorchOptimizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, maximize=maximize, name=name, **kwargs)
-        self.rho, self.momentum, self.epsilon, self.centered = float(rho), momentum, float(epsilon), centered
+        self.rho, self.momentum, self.epsilon = float(rho), _hyper(momentum), float(epsilon)
+        self.centered = centered
 
     def build(self, variables: list[Any]) -> None:
         """The average square, and the average gradient and the momentum where they are asked for."""
@@ -245,6 +247,11 @@ class TorchRMSprop(_TorchOptimizer):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon, "centered": self.centered}
+
+
+def _hyper(value: Hyper) -> Hyper:
+    """A plain float (numpy's would take a tensor for an array), or the schedule."""
+    return value if callable(value) else float(value)
 
 
 def _one_minus_power(beta: Any, step: Any) -> Any:
