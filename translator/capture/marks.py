@@ -7,16 +7,18 @@ Dropout vanishes from an eval-mode export; attention is broken up with constants
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.onnx import ops as onnx_ops
 from torch.overrides import TorchFunctionMode
 
 DOMAIN = "translator"
+
+Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
 
 _DROPOUTS: dict[Callable[..., Any], str] = {
     functional.dropout: "element",
@@ -39,9 +41,6 @@ _ADAPTIVE_POOLS: dict[Callable[..., Any], tuple[str, int]] = {
 
 _ROLLS = frozenset({torch.roll, Tensor.roll})
 
-_PATH_DROPS = frozenset({"StochasticDepth", "DropPath"})
-"""Class names of modules that drop whole samples of a branch (torchvision, timm, transformers)."""
-
 
 class MarkMode(TorchFunctionMode):
     """While active, the functions it knows become nodes of the domain "translator" in a `torch.export` trace."""
@@ -51,7 +50,7 @@ class MarkMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
-            return _attention(*args, **kwargs)
+            return mark_attention(*args, **kwargs)
         if func in _DROPOUTS:
             return _dropout(_DROPOUTS[func], *args, **kwargs)
         if func in _ADAPTIVE_POOLS:
@@ -68,42 +67,24 @@ def attention_marked() -> Iterator[None]:
     `F.multi_head_attention_forward` runs with the `MarkMode` off (PyTorch pops a mode while it handles a function).
     """
     original = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = _attention
+    functional.scaled_dot_product_attention = mark_attention
     try:
         yield
     finally:
         functional.scaled_dot_product_attention = original
 
 
-@contextlib.contextmanager
-def path_drops_marked(module: nn.Module) -> Iterator[None]:
-    """While active, DropPath and StochasticDepth modules of `module` mark their place and rate in the trace."""
-    marked = [m for m in module.modules() if type(m).__name__ in _PATH_DROPS and _rate(m) > 0]
-    for m in marked:
-        rate, kind = _rate(m), "batch" if getattr(m, "mode", "row") == "batch" else "path"
-        object.__setattr__(m, "forward", lambda x, rate=rate, kind=kind: _mark_dropout(kind, x, rate))
-    try:
-        yield
-    finally:
-        for m in marked:
-            object.__delattr__(m, "forward")
-
-
-def _rate(module: nn.Module) -> float:
-    rate = getattr(module, "p", getattr(module, "drop_prob", 0.0))
-    return float(rate) if isinstance(rate, int | float) else 0.0
-
-
 def _dropout(kind: str, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
-    return _mark_dropout(kind, input, p) if p > 0 else input
+    return mark_dropout(kind, input, p) if p > 0 else input
 
 
-def _mark_dropout(kind: str, x: Tensor, rate: float) -> Tensor:
-    attributes = {"rate": repr(float(rate)), "kind": kind}
+def mark_dropout(kind: str, x: Tensor, rate: float) -> Tensor:
+    """A dropout of some kind (element, channel, path, batch …) as one node; x itself in evaluation."""
+    attributes: Attributes = {"rate": repr(float(rate)), "kind": kind}
     return onnx_ops.symbolic(f"{DOMAIN}::Dropout", [x], attributes, dtype=x.dtype, shape=x.shape, version=1)
 
 
-def _attention(
+def mark_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -113,12 +94,13 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
+    """`F.scaled_dot_product_attention` as one node; grouped heads are repeated before."""
     if enable_gqa and key.shape[-3] != query.shape[-3]:
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
     inputs = [query, key, value] + ([attn_mask] if attn_mask is not None else [])
     exact = float(scale) if scale is not None else float(query.shape[-1]) ** -0.5
-    attributes = {"causal": int(is_causal), "scale": repr(exact), "rate": repr(float(dropout_p))}
+    attributes: Attributes = {"causal": int(is_causal), "scale": repr(exact), "rate": repr(float(dropout_p))}
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     shape = (*batch, query.shape[-2], value.shape[-1])
     return onnx_ops.symbolic(f"{DOMAIN}::Attention", inputs, attributes, dtype=query.dtype, shape=shape, version=1)
@@ -139,7 +121,7 @@ def _adaptive_pool(
     if not all(isinstance(size, int) for size in sizes) or input.ndim != axes + 2:
         function = next(f for f, mark in _ADAPTIVE_POOLS.items() if mark == (op, axes))
         return function(input, output_size)
-    attributes = {"output_size": sizes}
+    attributes: Attributes = {"output_size": sizes}
     shape = (*input.shape[:-axes], *sizes)
     return onnx_ops.symbolic(f"{DOMAIN}::{op}", [input], attributes, dtype=input.dtype, shape=shape, version=1)
 
@@ -149,5 +131,5 @@ def _roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:  # noqa: A002
     axes = [dims] if isinstance(dims, int) else list(dims or ())
     if not axes or not all(isinstance(s, int) for s in moved):
         return torch.roll(input, shifts, dims)
-    attributes = {"shifts": moved, "axes": [a % input.ndim for a in axes]}
+    attributes: Attributes = {"shifts": moved, "axes": [a % input.ndim for a in axes]}
     return onnx_ops.symbolic(f"{DOMAIN}::Roll", [input], attributes, dtype=input.dtype, shape=input.shape, version=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -14,8 +15,10 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from translator.capture.marks import MarkMode, attention_marked, path_drops_marked
+from translator.capture.marked_modules import modules_marked
+from translator.capture.marks import MarkMode, attention_marked
 from translator.capture.origins import annotate
+from translator.capture.ports import ports_marked
 from translator.errors import UnsupportedError
 
 OPSET = 23
@@ -79,12 +82,10 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
         spatial = range(2, value.ndim) if dynamic_hw and value.ndim >= 4 else ()
         return dict.fromkeys((0, *spatial), torch.export.Dim.AUTO)
 
-    shapes = (*(torch.utils._pytree.tree_map(dims, a) for a in args),)
-    if kwargs:
-        shapes = dict(zip(_parameter_names(module, len(args)), shapes, strict=True))  # type: ignore[assignment]
-        shapes |= {k: torch.utils._pytree.tree_map(dims, v) for k, v in kwargs.items()}  # type: ignore[operator]
+    shapes = _bound(module, [torch.utils._pytree.tree_map(dims, a) for a in args])
+    shapes |= {k: torch.utils._pytree.tree_map(dims, v) for k, v in kwargs.items()}
     try:
-        with torch.no_grad(), _quiet(), path_drops_marked(module), attention_marked(), MarkMode():
+        with torch.no_grad(), _quiet(), modules_marked(module), ports_marked(module), attention_marked(), MarkMode():
             return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
         raise UnsupportedError(
@@ -117,10 +118,16 @@ def _first_line(error: object) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _parameter_names(module: nn.Module, count: int) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(module.forward).parameters)[:count]
+def _bound(module: nn.Module, items: list[Any]) -> dict[str, Any]:
+    """The items by the name of the forward's parameter that takes each; those of `*args` as one tuple."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    bound: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            bound[parameter.name], items = tuple(items), []
+        elif items and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            bound[parameter.name], items = items[0], items[1:]
+    return bound
 
 
 def _tensors(module: nn.Module) -> tuple[dict[str, tuple[tuple[int, ...], bool]], dict[str, str]]:

@@ -75,8 +75,8 @@ def claims_of(plan: Plan, emitted: Emitted) -> Claims:
         modules=tuple(
             ModuleClaim(
                 path=m.path, call=m.call,
-                inputs=tuple(claim(v, at) for v, at in zip(m.inputs, m.input_layouts, strict=True)),
-                outputs=tuple(claim(v, at) for v, at in zip(m.outputs, m.output_layouts, strict=True)),
+                inputs=tuple(claim(v, at) if v else None for v, at in zip(m.inputs, m.input_layouts, strict=True)),
+                outputs=tuple(claim(v, at) if v else None for v, at in zip(m.outputs, m.output_layouts, strict=True)),
                 covers=m.covers,
             )
             for m in plan.module_calls

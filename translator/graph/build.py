@@ -22,7 +22,7 @@ from translator.graph.dims import SymShape, symbolic_shape
 from translator.graph.evaluate import NotConstant, integers, run
 from translator.graph.shapes import infer, product, vague
 from translator.graph.tidy import changes_nothing
-from translator.graph.view import Graph, NodeView
+from translator.graph.view import Graph, NodeView, Ports
 from translator.types import Origin
 
 
@@ -52,6 +52,7 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
         constants=builder.constants,
         derived=builder.derived,
         baked=builder.baked,
+        ports=builder.ports(),
     )
 
 
@@ -78,10 +79,20 @@ class Builder:
         self.baked: dict[str, str] = {}
         self.sequences: dict[str, tuple[str, ...]] = {}
         self._alias: dict[str, str] = {}
+        self._borders: dict[tuple[str, int, str], dict[int, str]] = {}
 
     def resolve(self, name: str) -> str:
         """The value that `name` stands for."""
         return self._alias.get(name, name)
+
+    def ports(self) -> dict[tuple[str, int], Ports]:
+        """The marked borders of module calls."""
+        found: dict[tuple[str, int], Ports] = {}
+        for (path, call, side), values in self._borders.items():
+            row = tuple(values.get(i, "") for i in range(max(values) + 1))
+            field = {"inputs": row} if side == "in" else {"outputs": row}
+            found[path, call] = replace(found.get((path, call), Ports()), **field)
+        return found
 
     def declare(self, value: ir.Value) -> None:
         """Note the shape and dtype that inference gave a value."""
@@ -122,6 +133,11 @@ class Builder:
             return
         view = _view(node, index)
         view = replace(view, inputs=tuple(self.resolve(i) for i in view.inputs))
+        if view.key == "translator::Port":
+            self._alias[view.outputs[0]] = view.inputs[0]
+            border = self._borders.setdefault((view.attr("path"), view.attr("call"), view.attr("side")), {})
+            border.update(dict.fromkeys(view.attr("places"), view.inputs[0]))
+            return
         made = self._sequence(view)
         if made is not None:
             self.add(made)

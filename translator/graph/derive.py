@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -17,11 +19,16 @@ from translator.bindings import Flip, Permute, Piece, Reshape, Step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """A tensor made of pieces of parameters, concatenated along `axis`, then `steps`. shape: of the result."""
+    """A tensor made of pieces of parameters, concatenated along `axis` (or summed), then `steps`. shape: the result's.
+
+    sizes: of several concatenated pieces along `axis`.
+    """
 
     pieces: tuple[Piece, ...]
     shape: tuple[int, ...]
     axis: int = 0
+    join: Literal["concat", "sum"] = "concat"
+    sizes: tuple[int, ...] = ()
     steps: tuple[Step, ...] = ()
     trainable: bool = True
     dtype: str = "float32"
@@ -57,12 +64,29 @@ class Derived:
         if self.steps:
             return self._slice_before(bounds)
         if len(self.pieces) != 1:
-            return None
+            return self._some_pieces(bounds)
         piece = self.pieces[0]
         offset = [a for a, _ in piece.region] if piece.region else [0] * len(self.shape)
         region = tuple((o + a, o + b) for o, (a, b) in zip(offset, bounds, strict=True))
         shape = tuple(b - a for a, b in bounds)
         return replace(self, pieces=(Piece(tensor=piece.tensor, region=region),), shape=shape)
+
+    def _some_pieces(self, bounds: tuple[tuple[int, int], ...]) -> Derived | None:
+        """The pieces from one boundary to another, or one region of one piece."""
+        if self.join == "sum" or not self.sizes:
+            return None
+        edges = [0, *accumulate(self.sizes)]
+        start, stop = bounds[self.axis]
+        inside = [i for i, (a, b) in enumerate(pairwise(edges)) if a < stop and b > start]
+        first, last = edges[inside[0]], edges[inside[-1] + 1]
+        shape = tuple(last - first if a == self.axis else d for a, d in enumerate(self.shape))
+        sizes = tuple(self.sizes[i] for i in inside)
+        pieces = tuple(self.pieces[i] for i in inside)
+        part = replace(self, pieces=pieces, shape=shape, sizes=sizes if len(sizes) > 1 else ())
+        moved = [(a - first, b - first) if i == self.axis else (a, b) for i, (a, b) in enumerate(bounds)]
+        if len(pieces) == 1:
+            return part.slice([a for a, _ in moved], [b for _, b in moved])
+        return part if all(m == (0, d) for m, d in zip(moved, shape, strict=True)) else None
 
     def _slice_before(self, bounds: tuple[tuple[int, int], ...]) -> Derived | None:
         """Cut first, then take the last step, where the cut is one region before that step, too."""
@@ -117,14 +141,44 @@ def parameter(name: str, shape: tuple[int, ...], *, trainable: bool, dtype: str)
 
 
 def concat(parts: Sequence[Derived], axis: int) -> Derived | None:
-    """The concatenation along `axis`, or None where a part was already changed."""
+    """The concatenation along `axis`, or None where a part was already changed; neighbours of one tensor become one."""
     axis %= len(parts[0].shape)
-    if any(p.steps for p in parts) or any(len(p.pieces) > 1 and p.axis != axis for p in parts):
+    if any(p.steps or p.join == "sum" for p in parts) or any(len(p.pieces) > 1 and p.axis != axis for p in parts):
         return None
     shape = list(parts[0].shape)
     shape[axis] = sum(p.shape[axis] for p in parts)
-    pieces = tuple(piece for p in parts for piece in p.pieces)
-    return replace(parts[0], pieces=pieces, axis=axis, shape=tuple(shape), trainable=any(p.trainable for p in parts))
+    pieces: list[Piece] = []
+    sizes: list[int] = []
+    for part in parts:
+        for piece, size in zip(part.pieces, part.sizes or (part.shape[axis],), strict=True):
+            joined = _joined(pieces[-1], piece, axis) if pieces else None
+            if joined is not None:
+                pieces[-1], sizes[-1] = joined, sizes[-1] + size
+            else:
+                pieces.append(piece)
+                sizes.append(size)
+    return replace(
+        parts[0], pieces=tuple(pieces), axis=axis, shape=tuple(shape), sizes=tuple(sizes) if len(sizes) > 1 else (),
+        trainable=any(p.trainable for p in parts),
+    )  # fmt: skip
+
+
+def _joined(a: Piece, b: Piece, axis: int) -> Piece | None:
+    """Two regions of one tensor as one, where the second goes on where the first ends."""
+    if a.tensor != b.tensor or a.region is None or b.region is None:
+        return None
+    others = all(x == y for i, (x, y) in enumerate(zip(a.region, b.region, strict=True)) if i != axis)
+    if not others or a.region[axis][1] != b.region[axis][0]:
+        return None
+    whole = (a.region[axis][0], b.region[axis][1])
+    return Piece(tensor=a.tensor, region=tuple(whole if i == axis else r for i, r in enumerate(a.region)))
+
+
+def total(a: Derived, b: Derived) -> Derived | None:
+    """The element-wise sum of two parameters; None where one was already changed."""
+    if a.shape != b.shape or a.steps or b.steps or len(a.pieces) != 1 or len(b.pieces) != 1:
+        return None
+    return replace(a, pieces=(*a.pieces, *b.pieces), join="sum", trainable=a.trainable or b.trainable)
 
 
 def value(derived: Derived, state: dict[str, np.ndarray]) -> np.ndarray:
@@ -132,6 +186,11 @@ def value(derived: Derived, state: dict[str, np.ndarray]) -> np.ndarray:
     from translator.bindings import WeightBinding, to_keras
 
     binding = WeightBinding(
-        variable="", shape=derived.shape, pieces=derived.pieces, axis=derived.axis, steps=derived.steps
+        variable="",
+        shape=derived.shape,
+        pieces=derived.pieces,
+        join=derived.join,
+        axis=derived.axis,
+        steps=derived.steps,
     )
     return to_keras(binding, state)

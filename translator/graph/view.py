@@ -51,12 +51,21 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The values on the borders of one module call, by position: "" where nothing is known. Only sides with several."""
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     """A whole model in order of computation.
 
     shapes: symbolic shape of every value. dtypes: numpy's name of every value's dtype. constants: values known before
     any input is (object arrays hold symbolic integers; floats are kept in float64). derived: values that are a
     parameter after invertible steps. Nodes whose outputs are all constant or derived are not listed.
+    ports: by module path and call, where a side of a module has several tensors.
     """
 
     nodes: tuple[NodeView, ...]
@@ -67,6 +76,7 @@ class Graph:
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     derived: Mapping[str, Derived] = field(default_factory=dict)
     baked: Mapping[str, str] = field(default_factory=dict)
+    ports: Mapping[tuple[str, int], Ports] = field(default_factory=dict)
     _readers: dict[str, tuple[NodeView, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shape(self, value: str) -> Shape:

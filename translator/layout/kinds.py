@@ -124,7 +124,7 @@ def _majority(layouts: list[Layout], rank: int) -> Layout:
 
 @kind(
     "Softmax", "LogSoftmax", "Pad", "Slice", "Split", "CumSum", "Tile", "Trilu", "LpNormalization", "Hardmax",
-    "MeanVarianceNormalization", "translator::Roll",
+    "MeanVarianceNormalization", "translator::Roll", "translator::ChannelShuffle",
 )  # fmt: skip
 def _axis(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """Works along axes that are simply renumbered."""
@@ -283,6 +283,14 @@ def _expand(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """An expansion that adds no axis keeps the layout."""
     same = len(graph.shapes[node.outputs[0]]) == graph.rank(node.inputs[0])
     return _axis(node, have, graph) if same else _own_order(node, have, graph)
+
+
+@kind("LSTM", "GRU", "RNN")
+def _recurrent(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """ONNX' recurrent layers have the sequence first, Keras' the batch: X and Y lie batch first."""
+    wanted = {v: Layout.identity(graph.rank(v)) for v in have} | {node.inputs[0]: Layout(axes=(1, 0, 2))}
+    states = tuple(Layout.identity(3) for _ in node.outputs[1:])
+    return Demand(inputs=wanted, outputs=(Layout(axes=(2, 0, 1, 3)), *states))
 
 
 @kind("Einsum")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from translator.errors import UnsupportedError
-from translator.graph.view import Graph, NodeView
+from translator.graph.view import Graph, NodeView, Ports
 from translator.layout.assign import Assignment
 from translator.plan.calls import ModuleCall, Plan, Ref, ValueInfo
 from translator.plan.context import PlanContext
 from translator.plan.naming import Namer, clean
 from translator.plan.registry import load_rules
+from translator.types import Layout
 
 
 def build_plan(
@@ -106,13 +107,20 @@ def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
         made_set = set(made)
         read = dict.fromkeys(v for n in nodes for v in graph.runtime_inputs(n) if v not in made_set)
         left = [v for v in made if v in graph.outputs or any(id(c) not in own for c in consumers.get(v, ()))]
+        ports = graph.ports.get((path, call), Ports())
+        inputs, outputs = ports.inputs or tuple(read), ports.outputs or tuple(left)
         calls.append(
             ModuleCall(
                 path=path, call=call, cls=cls,
-                inputs=tuple(context.values[v].value for v in read),
-                outputs=tuple(context.values[v].value for v in left),
-                input_layouts=tuple(context.assignment.layouts[v] for v in read),
-                output_layouts=tuple(context.assignment.layouts[v] for v in left),
+                inputs=tuple(_named(v, context) for v in inputs),
+                outputs=tuple(_named(v, context) for v in outputs),
+                input_layouts=tuple(context.assignment.layouts.get(v, Layout(axes=())) for v in inputs),
+                output_layouts=tuple(context.assignment.layouts.get(v, Layout(axes=())) for v in outputs),
             )
         )  # fmt: skip
     return calls
+
+
+def _named(value: str, context: PlanContext) -> str:
+    """The plan's name of a value; "" for one that doesn't depend on the model's input."""
+    return context.values[value].value if value in context.values else ""

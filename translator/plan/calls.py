@@ -46,7 +46,8 @@ class LayerSpec:
     """One Keras layer, made once, called once or more.
 
     name: unique in the plan, free of "." and "/". cls: of `keras.layers`. config: constructor arguments, without the
-    name; plain JSON values. bindings: one for every variable of the layer. origin: the module it stands for.
+    name; plain JSON values, or the `LayerSpec` of a layer that this one wraps (Bidirectional). bindings: one for every
+    variable of the layer. origin: the module it stands for.
     """
 
     name: str
@@ -84,7 +85,8 @@ Call = LayerCall | OpCall
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleCall:
-    """One call of one PyTorch module and the plan's values that are its outputs (and tensor inputs), in order.
+    """One call of one PyTorch module and the plan's values that are its outputs (and tensor inputs), in order; "" where
+    one doesn't depend on the model's input or was never made.
 
     input_layouts, output_layouts: how PyTorch's tensor lies in each. One value can be several tensors of PyTorch: a
     transpose that moves nothing gives the same value another layout. covers: calls of modules before it that are

@@ -131,7 +131,25 @@ class PlanContext:
             if any(b.pieces for b in bindings):
                 self._by_binding[key] = name
         arguments = tuple(args) if args is not None else (self.arg(node),)
-        return self._call(name, LayerCall(layer=name, args=arguments, outputs=(), origin=node.origin))
+        return self._call(node, name, arguments)[0]
+
+    def layer_several(
+        self,
+        node: NodeView,
+        cls: str,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Derived | np.ndarray],
+        args: Sequence[Arg],
+        *,
+        outputs: int,
+        role: str = "",
+        kwargs: Mapping[str, Arg] | None = None,
+    ) -> tuple[Ref, ...]:
+        """Add a call of a layer that gives `outputs` values, or takes arguments by name."""
+        bindings = tuple(_binding(k, v) for k, v in weights.items())
+        name = self.namer.name(node.origin, role or cls, main=not role)
+        self.layers[name] = LayerSpec(name=name, cls=cls, config=dict(config), bindings=bindings, origin=node.origin)
+        return self._call(node, name, args, outputs=outputs, kwargs=kwargs)
 
     def weight_layer(
         self,
@@ -146,7 +164,7 @@ class PlanContext:
         bindings = tuple(_binding(k, v) for k, v in weights.items())
         name = self.namer.unique(clean(owner))
         self.layers[name] = LayerSpec(name=name, cls=cls, config=dict(config), bindings=bindings, origin=node.origin)
-        return self._call(name, LayerCall(layer=name, args=tuple(args), outputs=(), origin=node.origin))
+        return self._call(node, name, args)[0]
 
     def op(self, node: NodeView, op: str, *args: Arg, role: str = "", main: bool = True, **kwargs: Arg) -> Ref:
         """Add a call of `keras.ops.<op>` that gives one value. role: names it where it isn't the module's main one."""
@@ -163,14 +181,23 @@ class PlanContext:
         )
         return refs
 
-    def _call(self, name: str, call: LayerCall) -> Ref:
+    def _call(
+        self,
+        node: NodeView,
+        name: str,
+        args: Sequence[Arg],
+        *,
+        outputs: int = 1,
+        kwargs: Mapping[str, Arg] | None = None,
+    ) -> tuple[Ref, ...]:
         count = self._calls_of.get(name, 0)
         self._calls_of[name] = count + 1
         value = name if count == 0 else f"{name}@{count}"
+        values = tuple(value if i == 0 else f"{value}:{i}" for i in range(outputs))
         self.calls.append(
-            LayerCall(layer=name, args=call.args, outputs=(value,), kwargs=call.kwargs, origin=call.origin)
+            LayerCall(layer=name, args=tuple(args), outputs=values, kwargs=dict(kwargs or {}), origin=node.origin)
         )
-        return Ref(value)
+        return tuple(Ref(v) for v in values)
 
     def move(self, ref: Ref, have: Layout, want: Layout, shape: Shape, node: NodeView) -> Ref:
         """The value in the layout wanted; a transpose is added (and counted, once per value) where they differ."""
@@ -211,6 +238,7 @@ def _binding(variable: str, source: Derived | np.ndarray) -> WeightBinding:
             variable=variable,
             shape=source.shape,
             pieces=source.pieces,
+            join=source.join,
             axis=source.axis,
             steps=source.steps,
             trainable=source.trainable,

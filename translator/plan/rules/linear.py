@@ -44,7 +44,7 @@ def dense(node: NodeView, ctx: PlanContext, weight: Derived) -> Ref:
     if bias is not None:
         weights["bias"] = bias.reshape((weight.shape[0],))
     config: dict[str, Any] = {"units": weight.shape[0], "use_bias": bias is not None}
-    return ctx.layer(node, "Dense", config, weights)
+    return ctx.layer(node, "Dense", config, weights, role=node.attr("role", ""))
 
 
 def _rows(weight: Derived, layout: Layout) -> Derived:

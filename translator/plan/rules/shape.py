@@ -182,3 +182,22 @@ def depth_to_space(node: NodeView, ctx: PlanContext) -> Ref:
     x = ctx.op(node, "reshape", x, split, role="blocks")
     x = ctx.op(node, "transpose", x, order, role="shuffle")
     return ctx.op(node, "reshape", x, merged)
+
+
+@rule("translator::ChannelShuffle", keras="keras.ops.split, keras.ops.stack, keras.ops.reshape")
+def channel_shuffle(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan channels (g, c) read as (c, g): split into g parts, stacked, flattened. Nothing is transposed."""
+    layout = ctx.layout(node)
+    axis, groups = layout.axis(1), node.attr("groups")
+    parts = ctx.op_several(node, "split", ctx.arg(node), groups, axis=axis, outputs=groups, role="groups")
+    mixed = ctx.op(node, "stack", list(parts), axis=axis + 1, role="mixed")
+    shape = layout.keras_shape(ctx.shape(node.outputs[0]))
+    if sum(d is None for d in shape) > 1:
+        return ctx.layer(
+            node,
+            "Reshape",
+            {"target_shape": [-1 if d is None else d for d in shape[1:]]},
+            args=(mixed,),
+            role="shuffle",
+        )
+    return ctx.op(node, "reshape", mixed, tuple(-1 if d is None else d for d in shape), role="shuffle")

@@ -1,0 +1,70 @@
+"""Which tensors go into and come out of modules that have several, by position: nodes that do nothing but say so.
+
+A trace only knows which values cross a module's border. Where more than one does on a side, each is marked while
+PyTorch runs, as a node translator::Port with the module, its call, the side and the positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.onnx import ops as onnx_ops
+
+from translator.capture.marks import DOMAIN, Attributes
+
+
+@contextlib.contextmanager
+def ports_marked(module: nn.Module) -> Iterator[None]:
+    """While active, modules with several tensors on a side mark them in the trace."""
+    calls: Counter[str] = Counter()
+    handles = []
+    for path, child in module.named_modules():
+        if path and not isinstance(child, torch.jit.ScriptModule):
+            port = _Port(path, calls)
+            handles.append(child.register_forward_pre_hook(port.before, with_kwargs=True))
+            handles.append(child.register_forward_hook(port.after))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Port:
+    """The hooks of one module. A tensor given twice is marked once, so that it stays one tensor."""
+
+    def __init__(self, path: str, calls: Counter[str]) -> None:
+        self._path, self._calls = path, calls
+        self._open: list[int] = []
+
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        call = self._calls[self._path]
+        self._calls[self._path] += 1
+        self._open.append(call)
+        return self._marked("in", call, (args, kwargs))
+
+    def after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return self._marked("out", self._open.pop(), output)
+
+    def _marked(self, side: str, call: int, value: Any) -> Any:
+        leaves, spec = torch.utils._pytree.tree_flatten(value)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if len(tensors) < 2:
+            return None
+        places: dict[int, list[int]] = {}
+        for place, tensor in enumerate(tensors):
+            places.setdefault(id(tensor), []).append(place)
+        marked = {id(t): self._mark(t, side, call, places[id(t)]) for t in tensors}
+        replaced = [marked[id(leaf)] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return torch.utils._pytree.tree_unflatten(replaced, spec)
+
+    def _mark(self, tensor: Tensor, side: str, call: int, places: list[int]) -> Tensor:
+        attributes: Attributes = {"path": self._path, "call": call, "side": side, "places": places}
+        return onnx_ops.symbolic(
+            f"{DOMAIN}::Port", [tensor], attributes, dtype=tensor.dtype, shape=tensor.shape, version=1
+        )

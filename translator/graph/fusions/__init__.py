@@ -1,0 +1,1 @@
+"""One fusion per file: what the exporter broke up, put together again."""
