@@ -4,8 +4,8 @@
     scripts/bench_convert.py                       the four networks of the table, three rounds
     scripts/bench_convert.py --models resnet50 --rounds 5 --output out/bench
 
-For every network: our capture, plan, emit and proof, and onnx2keras after both of PyTorch's exporters, each in a process
-of its own (seconds, and the peak of its memory), rounds interleaved so that a slow moment hits all alike. Then the
+For every network: our capture, plan, emit and proof, and onnx2keras after both of PyTorch's exporters, each in a
+process of its own (seconds, and the peak of its memory), rounds interleaved so that a slow moment hits all alike. Then the
 latency of ResNet-50 at batch 1 and 8: ours, keras.applications', onnx2keras' and PyTorch's. Ratios are of medians.
 """
 
@@ -185,7 +185,7 @@ def _torch_call(module: Any, x: Any) -> Any:
         return module(x)
 
 
-def _interleaved(calls: dict[str, Callable[[], Any]], rounds: int = 25) -> dict[str, float | str]:
+def _interleaved(calls: dict[str, Callable[[], Any]], rounds: int = 60) -> dict[str, float | str]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     failed = {name: found for name, call in calls.items() if isinstance(found := call(), str)}
     for _ in range(rounds):
@@ -212,9 +212,8 @@ def markdown(report: dict[str, Any]) -> str:
             ratio = f"{ours / row['convert']:.2f}" if ours and tool != "ours" else ""
             cells = [_number(row.get(key)) for key in ("capture", "plan", "emit", "convert")]
             memory = [_number(row.get(key), 0) for key in ("memory", "memory with proof")]
-            lines.append(
-                f"| {model} | {tool} | {' | '.join(cells)} | {ratio} | {_number(row.get('proof'))} | {' | '.join(memory)} |"
-            )
+            proof = _number(row.get("proof"))
+            lines.append(f"| {model} | {tool} | {' | '.join(cells)} | {ratio} | {proof} | {' | '.join(memory)} |")
     lines += ["", "Seconds, medians. ratio: our conversion's time over that tool's.", ""]
     if report["latency"]:
         lines += [

@@ -49,7 +49,8 @@ class CheckpointError(InputError):
 class UnsupportedError(InputError):
     """The translator refuses a model by name: `reason` is a stable code for tables and tests.
 
-    Codes: op, dtype, attribute, control-flow, sequence-type, training-op, data-dependent-shape, rank, layout, export, style.
+    Codes: op, dtype, attribute, control-flow, sequence-type, training-op, data-dependent-shape, rank, layout, export,
+    style.
     """
 
     def __init__(self, what: str, *, reason: str = "op", where: Where | None = None, fix: str = "") -> None:
