@@ -5,7 +5,7 @@
     scripts/bench_convert.py --models resnet50 --rounds 5 --output out/bench
 
 For every network: our capture, plan, emit and proof, and onnx2keras after both of PyTorch's exporters, each in a
-process of its own (seconds, and the peak of its memory), rounds interleaved so that a slow moment hits all alike. Then the
+process of its own (seconds, peak of memory), rounds interleaved so that a slow moment hits all alike. Then the
 latency of ResNet-50 at batch 1 and 8: ours, keras.applications', onnx2keras' and PyTorch's. Ratios are of medians.
 """
 

@@ -101,7 +101,7 @@ def mark_attention(
     inputs = [query, key, value] + ([attn_mask] if attn_mask is not None else [])
     exact = float(scale) if scale is not None else float(query.shape[-1]) ** -0.5
     attributes: Attributes = {"causal": int(is_causal), "scale": repr(exact), "rate": repr(float(dropout_p))}
-    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])  # type: ignore[no-untyped-call]
     shape = (*batch, query.shape[-2], value.shape[-1])
     return onnx_ops.symbolic(f"{DOMAIN}::Attention", inputs, attributes, dtype=query.dtype, shape=shape, version=1)
 

@@ -28,7 +28,7 @@ def augment(images: np.ndarray, rng: np.random.Generator, *, pad: int = 4, mirro
     """Each image padded with `pad` zeros on every side, mirrored or not, and cut to its old size at a random place."""
     n, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    flips = rng.random(n) < 0.5
+    flips = np.asarray(rng.random(n) < 0.5)
     rows, columns = rng.integers(0, 2 * pad + 1, (2, n))
     if mirror:
         padded = np.where(flips[:, None, None, None], padded[:, :, ::-1], padded)

@@ -43,4 +43,5 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
 def _bilinear(old: int, new: int) -> np.ndarray:
     """(new, old): row i holds the shares of the old pixels in the new pixel i, pixel centres aligned, edges held."""
     centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    return np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(old)))
+    shares: np.ndarray = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(old)))
+    return shares

@@ -121,7 +121,8 @@ def judge_file(
         inputs = [_laid_out(t, target, index) for t, target in zip(given, index.inputs, strict=False)]
         order = _order(model, names)
         job = {"model": str(path), "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "names": order}
-        np.savez(folder / "in.npz", **dict(zip(names, inputs, strict=False)))
+        arrays: dict[str, Any] = dict(zip(names, inputs, strict=False))
+        np.savez(folder / "in.npz", **arrays)
         answer = worker.ask(job)
         error, max_rel = str(answer.get("error", "")), None
         if not error:

@@ -82,7 +82,9 @@ def _hard_tanh(op: Any, _: Ints | None) -> Activation:
 
 @describes("Clip")
 def _clip(op: Any, _: Ints | None) -> Activation | None:
-    return clip(float(op.x_min), float(op.x_max)) if np.isscalar(op.x_min) and np.isscalar(op.x_max) else None
+    low, high = op.x_min, op.x_max
+    numbers = isinstance(low, int | float | np.number) and isinstance(high, int | float | np.number)
+    return clip(float(low), float(high)) if numbers else None
 
 
 @describes("ReLU")

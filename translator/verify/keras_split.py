@@ -17,7 +17,7 @@ BEFORE = " (linear)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Linear(Step):
+class LinearHalf(Step):
     """The layer's own work, its activation left out."""
 
     def run(self, values: Mapping[int, Any]) -> list[Any]:
@@ -32,7 +32,7 @@ class _Linear(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Activation(Step):
+class ActivationHalf(Step):
     """The activation alone."""
 
     def run(self, values: Mapping[int, Any]) -> list[Any]:
@@ -69,10 +69,10 @@ def _parts(graph: KerasGraph, step: Step) -> list[Step]:
     middle = len(graph.shapes) - 1
     graph.names[KerasValue(operation=step.path + BEFORE, call=step.call)] = middle
     common = {"call": step.call, "operation": step.operation, "node": step.node}
-    linear = _Linear(
+    linear = LinearHalf(
         path=step.path + BEFORE, bound=step.bound, inputs=step.inputs, outputs=(middle,), **common
     )  # fmt: skip
-    activation = _Activation(path=step.path, bound={}, inputs=(middle,), outputs=(result,), **common)
+    activation = ActivationHalf(path=step.path, bound={}, inputs=(middle,), outputs=(result,), **common)
     return [linear, activation]
 
 
