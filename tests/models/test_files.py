@@ -61,7 +61,7 @@ def test_a_file_with_another_weight_is_found_out(tmp_path: Path) -> None:
     conversion = translator.convert(module, x, proof=False)
     path = tmp_path / "linear.keras"
     conversion.model.save(path)
-    kernel = conversion.model.get_layer("m_0").kernel
+    kernel = conversion.model.get_layer(conversion.plan.layers[0].name).kernel
     kernel.assign(kernel + 1e-6)
     artifact = judge_file(path, module=module, model=conversion.model, claims=conversion.claims, args=(x,))
     assert not artifact.reloaded
