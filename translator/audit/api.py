@@ -43,7 +43,7 @@ class AuditOptions:
 
     weights: "compare" judges the models with the weights they hold; "ignore" judges the architectures, with PyTorch's
     weights moved into Keras for the time of the audit; "auto" does the one where the weights have to do with each
-    other, the other where they were drawn apart. initialisers: compare what fresh weights are drawn from.
+    other, the other where they were drawn apart. initialisers: in that case compare what fresh weights are drawn from.
     """
 
     weights: WeightMode = "auto"
@@ -221,7 +221,7 @@ def _judged(
         found = prove(module, inputs, _subject(alignment, model), options.proof, kwargs)
         return conclude(
             found, alignment, module, model, weighed=() if moved else weighed, related=related, moved=moved,
-            initialisers=options.initialisers,
+            initialisers=options.initialisers and related is Relation.UNRELATED,
         )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def _few(texts: Iterable[str], separator: str) -> str:
 
 def _pair(pair: Pair, alignment: Alignment, *, initialisers: bool) -> Iterator[Difference]:
     t, k = pair.torch, pair.keras
-    if _second_call(t, alignment):
+    if _said_before(pair, alignment):
         return
     operation = k.operations[-1] if k.operations else None
     layer = keras_class(operation) if operation is not None else ""
@@ -91,11 +91,13 @@ def _with_keras_name(difference: Difference, k: Unit) -> Difference:
     return replace(difference, detail=difference.detail or _IN_KERAS + k.path)
 
 
-def _second_call(t: Unit, alignment: Alignment) -> bool:
-    """Whether a module's earlier call speaks for this one."""
+def _said_before(pair: Pair, alignment: Alignment) -> bool:
+    """Whether an earlier call of the same two layers speaks for this one."""
+    t, k = pair.torch, pair.keras
     if t.module is None or t.call == 0:
         return False
-    return any(u.path == t.path and u.call < t.call and u.kind == t.kind for u in alignment.left.units)
+    same = (p for p in alignment.pairs if p.torch.path == t.path and p.keras.path == k.path and p.torch.kind == t.kind)
+    return any(p.torch.call < t.call for p in same)
 
 
 def _as_read(want: Facts, got: Facts, t: Unit) -> Facts:
