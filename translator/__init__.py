@@ -41,7 +41,7 @@ _HOMES = {
     "convert": "translator.pipeline",
     "summary": "translator.report.summary",
     "transfer": "translator.audit.api",
-    "write_source": "translator.emit.source.api",
+    "write_source": "translator.source_writer",
 }
 
 runtime.guard()

@@ -148,9 +148,9 @@ def writes_source(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         request.output.write_text("model = 1\n")
         return report(ok=seen["ok"])
 
-    module = types.ModuleType("translator.emit.source.api")
+    module = types.ModuleType("translator.source_writer")
     module.write_source_file = write_source_file  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "translator.emit.source.api", module)
+    monkeypatch.setitem(sys.modules, "translator.source_writer", module)
     return seen
 
 

@@ -39,7 +39,7 @@ def source(
             source=options.source_request(source, rest), output=outputs.path(output), style=style
         )
         with options.progress(quiet=quiet) as on_progress:
-            from translator.emit.source.api import write_source_file
+            from translator.source_writer import write_source_file
 
             proof = write_source_file(request, on_progress=on_progress)
         proof = options.keep(output, outputs, proof, keep_failed=keep_failed)

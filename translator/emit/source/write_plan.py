@@ -10,6 +10,7 @@ from translator.emit.source.fold import Program, fold
 from translator.emit.source.functional import functional
 from translator.emit.source.program import Function, LayerStatement
 from translator.emit.source.render import formatted, imports
+from translator.emit.source.replay import check
 from translator.emit.source.sequential import chain_of, sequential
 from translator.emit.source.subclass import subclass
 from translator.emit.source.syntax import own
@@ -35,6 +36,13 @@ def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: P
         body, between = "\n".join(tidy.definitions) + "\n\n\n" + body, "\n\n"
     head = header(plan, spec=spec, style=style, torch_version=version("torch"))
     return formatted(f"{head}\n{imports(body)}{between}{body}", where)
+
+
+def checked_source(plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None) -> str:
+    """The source of a plan, run once with Keras replaced by a recorder: it builds the plan's network, call by call."""
+    source = source_of(plan, style=style, spec=spec, where=where)
+    check(source, plan)
+    return source
 
 
 def with_classes(program: Program) -> tuple[Program, int | None]:

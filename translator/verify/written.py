@@ -1,0 +1,103 @@
+"""A written Python file, judged: a fresh process without PyTorch and without us imports it, and computes the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from translator import runtime
+from translator.verdict import Artifact
+from translator.verify import fresh_process, fresh_source
+from translator.verify.artifact import LIMIT_OTHER, LIMIT_SAME
+from translator.verify.compare import relative
+from translator.verify.keras_replay import to_numpy
+
+
+def judge_source(
+    path: Path,
+    *,
+    model: keras.Model,
+    weights: Path,
+    inputs: Sequence[np.ndarray],
+    want: Sequence[np.ndarray],
+    backend: str = "",
+    shown_as: str = "",
+) -> Artifact:
+    """Judge the file at `path`, whose `build_model()` gave `model` here, by what it computes of `inputs`.
+
+    weights: a .weights.h5 that the file's model shall load by itself. want: PyTorch's outputs, as they lie in Keras.
+    backend: of the fresh process, "" for this one's. `reloaded` holds only if the file can be imported with Keras
+    alone, takes every weight bit for bit, and computes what `model` does; `max_rel` is its distance from `want`.
+    """
+    backend = backend or runtime.keras_backend()
+    with tempfile.TemporaryDirectory(prefix="translator-") as folder:
+        files = {"inputs": f"{folder}/in.npz", "outputs": f"{folder}/out.npz"}
+        np.savez(files["inputs"], *inputs)
+        answer = _ask({"source": str(path), "weights": str(weights), **files}, backend)
+        error, max_rel = str(answer.get("error", "")), None
+        if not error:
+            with np.load(files["outputs"]) as stored:
+                got = [stored[f"arr_{i}"] for i in range(len(stored.files))]
+            error = _same(model, answer, got, inputs, LIMIT_SAME if backend == runtime.keras_backend() else LIMIT_OTHER)
+            if [a.shape for a in got] == [b.shape for b in want]:
+                max_rel = max((_distance(a, b) for a, b in zip(got, want, strict=True)), default=None)
+            else:
+                error = error or f"outputs of shapes {[a.shape for a in got]}, PyTorch's {[b.shape for b in want]}"
+    counts = fresh_process.count(model)
+    return Artifact(
+        path=shown_as or str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        size=path.stat().st_size,
+        reloaded=not error,
+        max_rel=max_rel,
+        error=error,
+        **{key: int(answer.get(key, counts[key])) for key in counts},
+    )
+
+
+def _ask(job: dict[str, str], backend: str) -> dict[str, Any]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "ignore", str(Path(fresh_source.__file__))],
+        input=json.dumps(job), capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    if done.stdout.strip():
+        return json.loads(done.stdout)  # type: ignore[no-any-return]
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return {"error": f"the process ended with status {done.returncode}: {last[:300]}"}
+
+
+def _same(
+    model: keras.Model, answer: dict[str, Any], got: list[np.ndarray], inputs: Sequence[np.ndarray], limit: float
+) -> str:
+    """What differs between the imported model and the one in this process; "" for nothing."""
+    mine = [fresh_process.digest(w, keras) for w in model.weights]
+    if mine != answer["weights"]:
+        wrong = sum(a != b for a, b in zip(mine, answer["weights"], strict=False))
+        return f"{wrong + abs(len(mine) - len(answer['weights']))} of {len(mine)} weights are others after loading"
+    results = keras.tree.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
+    here = [to_numpy(y) for y in results]
+    if [a.shape for a in got] != [b.shape for b in here]:
+        return f"outputs of shapes {[a.shape for a in got]}, not {[b.shape for b in here]}"
+    worst = max((_distance(a, b) for a, b in zip(got, here, strict=True)), default=float("inf"))
+    return "" if worst <= limit else f"computes something else when imported (relative {worst:.1e})"
+
+
+def _distance(got: np.ndarray, want: np.ndarray) -> float:
+    if got.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(got, want) else float("inf")
+    same = np.isfinite(want) & np.isfinite(got)
+    if not np.array_equal(got[~same], want[~same], equal_nan=True):
+        return float("inf")
+    return relative(got[same].astype(np.float64), want[same].astype(np.float64))
