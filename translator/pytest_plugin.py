@@ -88,9 +88,8 @@ def pytest_runtest_makereport(
     """Add the layers that differ to a failure."""
     outcome = yield
     found = item.stash.get(_REPORT, None)
-    if found is not None and call.when == "call":
-        if outcome.failed:
-            outcome.sections.append(("layers that differ", "\n".join(layer_lines(found))))
+    if found is not None and call.when == "call" and outcome.failed:
+        outcome.sections.append(("layers that differ", "\n".join(layer_lines(found))))
     return outcome
 
 
