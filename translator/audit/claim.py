@@ -26,7 +26,7 @@ def claims_of(
 ) -> Claims:
     """Every module call whose result has a twin, the models' own inputs and outputs, and every variable."""
     say = _Sayer(keras_side, values)
-    covers = {**_absorbed(left), **_never_negative(left, pairs)}
+    covers = {**_absorbed(left, torch_side.calls), **_never_negative(left, pairs)}
     silent = {key for covered in covers.values() for key in covered}
     modules = [
         claim
@@ -72,22 +72,23 @@ def _module(
     return ModuleClaim(path=call.path, call=call.call, inputs=inputs, outputs=outputs, covers=covered)
 
 
-def _absorbed(left: Network) -> dict[Key, tuple[Key, ...]]:
-    """For a module call that stands for several: the earlier ones, where they are modules of their own."""
-    found = {}
+def _absorbed(left: Network, calls: Sequence[ModuleCall]) -> dict[Key, tuple[Key, ...]]:
+    """For a module call that stands for several: the earlier ones, where they are modules of their own.
+
+    Parts that are written out in a forward have the call around them speak for them.
+    """
+    found: dict[Key, tuple[Key, ...]] = {}
+    single = [c for c in calls if len(c.outputs) == 1]
+    makes = {c.outputs[0]: (c.path, c.call) for c in reversed(single) if c.outputs[0] is not None}
     for unit in left.units:
-        parts = sorted((*unit.absorbed, unit), key=lambda u: u.outputs if u is not unit else _own_outputs(unit))
-        modules = [u for u in parts if u.module is not None]
-        if len(parts) > 1 and len(modules) == len(parts):
-            last = modules[-1]
-            found[(last.path, last.call)] = tuple((u.path, u.call) for u in modules[:-1])
+        if not unit.absorbed:
+            continue
+        last = makes.get(unit.outputs[0])
+        order = {(c.path, c.call): place for place, c in enumerate(calls)}
+        parts = {(u.path, u.call) for u in (*unit.absorbed, unit) if u.module is not None} - {last}
+        if last is not None and last[0] and parts:
+            found[last] = tuple(sorted(parts, key=lambda key: order.get(key, 0)))
     return found
-
-
-def _own_outputs(unit: Unit) -> tuple[int, ...]:
-    """The values a unit made before others became part of it: values are numbered in the order they are made."""
-    after = [a.inputs for a in unit.absorbed if a.kind == "norm"]
-    return after[0] if after else unit.outputs
 
 
 def _never_negative(left: Network, pairs: Sequence[tuple[Unit, Unit]]) -> dict[Key, tuple[Key, ...]]:

@@ -76,7 +76,7 @@ def _pair(pair: Pair, alignment: Alignment, *, initialisers: bool) -> Iterator[D
         read = t.inputs[0] if t.inputs else None
         nonnegative = read is not None and is_nonnegative(alignment.left, read)
         findings += compare(t.facts, _as_read(t.facts, k.facts, t), layer=layer, nonnegative=nonnegative)
-    elif t.kind != k.kind:
+    elif t.kind != k.kind and "join" not in (t.kind, k.kind):
         findings.append(Finding(kind="kind", torch=t.kind, keras=k.kind, effect=Effect.INFERENCE))
     if folded_norm(t) is not None:
         findings = [f for f in findings if f.kind not in ("conv-bias", "dense-bias")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from translator.audit.kinds import kind_and_signature
 from translator.audit.network import Network, Unit, Weight
@@ -54,6 +55,7 @@ def network_of(model: keras.Model, graph: KerasGraph, input_shapes: Sequence[Sha
         inputs=tuple(graph.inputs),
         outputs=tuple(graph.outputs),
         past=builder.past,
+        scalars=builder.scalars,
     )
     return KerasNetwork(network=network, graph=graph, names=names, weights=variables_of(model, graph))
 
@@ -136,6 +138,7 @@ class _Builder:
         self.shapes = shapes
         self.units: list[Unit] = []
         self.past: dict[int, tuple[int, ...]] = {}
+        self.scalars: dict[int, tuple[str, float]] = {}
         self.made_of: dict[int, tuple[Weight, ...]] = {}
 
     def add(self, step: Step) -> None:
@@ -165,10 +168,18 @@ class _Builder:
             self._unit(step, "constant", sizes, data, None, (*weights, *held))
         else:
             self.past.update(dict.fromkeys(step.outputs, tuple(dict.fromkeys(data))))
+            if (scalar := _scalar_step(step)) is not None:
+                self.scalars[step.outputs[0]] = scalar
 
     def _join(self, step: Step, data: Sequence[int]) -> str | None:
+        if len(data) < 2:
+            return None
         kind = next((_JOINS[name] for name in keras_classes(step.operation) if name in _JOINS), None)
-        return kind if len(data) > 1 else None
+        several = len({s for n in data for s in self._sources(n)}) > 1
+        return kind or ("join" if several and not weights_of(step) else None)
+
+    def _sources(self, value: int) -> list[int]:
+        return [s for n in self.past[value] for s in self._sources(n)] if value in self.past else [value]
 
     def _sizes(self, step: Step, data: Sequence[int]) -> Ints | None:
         if not data:
@@ -226,6 +237,21 @@ class _Builder:
         kind, signature = kind_and_signature(second) or ("linear", ())
         rest = tuple(w for w in weights if w not in (depth, point))
         self._unit(step, kind, signature, (middle,), second, (point, *rest))
+
+
+_SCALAR_STEPS = {"Add": "add", "Multiply": "mul", "Subtract": "sub", "Divide": "div", "TrueDivide": "div"}
+
+
+def _scalar_step(step: Step) -> tuple[str, float] | None:
+    """The arithmetic of one tensor with one number; None for anything else."""
+    name, args = _SCALAR_STEPS.get(keras_class(step.operation)), step.node.arguments.args
+    if name is None or len(args) != 2 or len(step.outputs) != 1:
+        return None
+    numbers = [a for a in args if not isinstance(a, keras.KerasTensor) and np.size(a) == 1]
+    if len(numbers) != 1 or (name in ("sub", "div") and numbers[0] is args[0]):
+        return None
+    number = float(np.asarray(keras.ops.convert_to_numpy(numbers[0])).reshape(()))
+    return ("add", -number) if name == "sub" else (name, number)
 
 
 def facts_of(operation: keras.Operation, sizes: Ints | None) -> Facts | None:

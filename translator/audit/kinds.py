@@ -22,7 +22,7 @@ from translator.verify.facts import (
 )
 
 JOINS = frozenset({"add", "sub", "mul", "div", "max", "min", "concat", "matmul"})
-"""Kinds of units that bring several values together."""
+"""Kinds of units that bring several values together; "join" is one that is not known further."""
 
 ORDERED = frozenset({"sub", "div", "concat", "matmul", "attend"})
 """Joins whose arguments may not change places."""

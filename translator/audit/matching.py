@@ -70,8 +70,8 @@ def _alike(a: Unit, b: Unit) -> float:
         both = {a.kind, b.kind}
         if both <= {"linear", "transposed"}:
             return 1.0
-        if both <= {"add", "mul", "concat", "average", "max", "min", "sub"}:
-            return 0.5
+        if both <= {*JOINS, "average", "join"} and "concat" not in both:
+            return 1.0 if "join" in both else 0.5
         return _NEVER
     full = _weight_of(a) if bool(a.weights) == bool(b.weights) else _LIGHT
     if a.signature == b.signature:

@@ -78,7 +78,8 @@ class Network:
     """A whole model. Units stand in an order in which they can run.
 
     shapes: of every value; in PyTorch's order for PyTorch, in Keras' for Keras. past: for a value that was only moved
-    or passed on, the value it came from (a chain ends at a unit's output or an input). inputs, outputs: values.
+    or passed on, the value it came from (a chain ends at a unit's output or an input). scalars: for some of these the
+    arithmetic with a number that made them, such as ("mul", 0.5). inputs, outputs: values.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Network:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     past: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    scalars: dict[int, tuple[str, float]] = field(default_factory=dict)
 
     def producers(self) -> dict[int, int]:
         """The unit that makes each value."""

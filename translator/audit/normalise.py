@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from translator.audit.network import Network, Unit
+from translator.audit.patterns import recognised
 from translator.verify.facts import Activation, Conv, Padding, Pool, padded
 
 
 def normalised(network: Network) -> Network:
     """Given: a network as its author wrote it. Result: the same function, without paddings and empty activations of
     their own wherever they can be part of something else."""
-    return _without_padding(_without_empty(network))
+    return _without_padding(_paddings_joined(recognised(_without_empty(network))))
 
 
 def rebuilt(network: Network, units: Iterable[Unit], past: Mapping[int, tuple[int, ...]]) -> Network:
@@ -41,6 +42,30 @@ def _is_empty(network: Network, unit: Unit) -> bool:
         return unit.facts.name == "linear"
     same = len(unit.inputs) == 1 and network.shapes[unit.inputs[0]] == network.shapes[unit.outputs[0]]
     return isinstance(unit.facts, Pool) and unit.facts.windows is None and same
+
+
+def _paddings_joined(network: Network) -> Network:
+    """A padding and a cropping behind it, as one: with negative numbers where more is cropped than padded."""
+    readers, made = _readers(network), network.producers()
+    units = list(network.units)
+    gone: set[int] = set()
+    for unit in network.units:
+        above = made.get(next(network.sources(unit.inputs[0]))) if isinstance(unit.facts, Padding) else None
+        first = units[above] if above is not None else None
+        if first is None or not isinstance(first.facts, Padding) or not isinstance(unit.facts, Padding):
+            continue
+        if readers.get(first.index) != [unit.index] or len(first.facts.pads) != len(unit.facts.pads):
+            continue
+        if unit.facts.fill != first.facts.fill and any(n > 0 for pair in unit.facts.pads for n in pair):
+            continue
+        pairs = zip(first.facts.pads, unit.facts.pads, strict=True)
+        pads = tuple((a + c, b + d) for (a, b), (c, d) in pairs)
+        gone.add(first.index)
+        units[unit.index] = replace(
+            unit, facts=replace(first.facts, pads=pads), inputs=first.inputs, absorbed=(*first.absorbed, first),
+            operations=(*first.operations, *unit.operations),
+        )  # fmt: skip
+    return rebuilt(network, (u for u in units if u.index not in gone), network.past)
 
 
 def _without_padding(network: Network) -> Network:

@@ -63,9 +63,24 @@ def function_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Map
         if facts is not None and known is not None:
             slots = {slot: bound[slot] for slot in _WEIGHT_SLOTS if bound.get(slot) is not None}
             return FunctionCall(kind=known[0], signature=known[1], facts=facts, slots=slots)
-    if name in _JOINS:
-        return FunctionCall(kind=_JOINS[name])
-    return None
+    return FunctionCall(kind=_JOINS[name]) if name in _JOINS else None
+
+
+_SCALAR_STEPS = {
+    "add": "add", "add_": "add", "mul": "mul", "mul_": "mul", "multiply": "mul", "sub": "sub", "sub_": "sub",
+    "div": "div", "div_": "div", "true_divide": "div",
+}  # fmt: skip
+
+
+def scalar_step(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, float] | None:
+    """The arithmetic of one tensor with one number, such as ("mul", 0.5); None for anything else."""
+    name = _SCALAR_STEPS.get(getattr(function, "__name__", ""))
+    if name is None or len(args) != 2:
+        return None
+    numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
+    if len(numbers) != 1 or (name in ("sub", "div") and numbers[0] is args[0]):
+        return None
+    return ("add", -float(numbers[0])) if name == "sub" else (name, float(numbers[0]))
 
 
 def _is_plain(function: Callable[..., Any]) -> bool:

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from translator.audit.kinds import kind_and_signature
 from translator.audit.network import Network, Unit, Weight
-from translator.audit.torch_functions import FunctionCall, function_call
+from translator.audit.torch_functions import FunctionCall, function_call, scalar_step
 from translator.types import Shape
 from translator.verify.facts import Recurrent
 from translator.verify.facts_torch import is_foreign, own_forward, torch_class, torch_facts
@@ -69,6 +69,7 @@ def trace_module(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         inputs=tuple(tracer.inputs),
         outputs=tuple(n for n in numbers if n is not None),
         past=tracer.past,
+        scalars=tracer.scalars,
     )
     return TorchNetwork(
         network=network, calls=tuple(tracer.calls), moves=tracer.moves, aliases=aliases, tensors=tensors
@@ -111,6 +112,7 @@ class _Tracer(TorchFunctionMode):
         self.units: list[Unit] = []
         self.shapes: list[Shape] = []
         self.past: dict[int, tuple[int, ...]] = {}
+        self.scalars: dict[int, tuple[str, float]] = {}
         self.calls: list[ModuleCall] = []
         self.moves: dict[int, Move] = {}
         self.inputs: list[int] = []
@@ -144,7 +146,10 @@ class _Tracer(TorchFunctionMode):
         if getattr(func, "__name__", "") == "__setitem__":
             outputs = given[:1]
         if outputs:
+            if getattr(func, "__name__", "").endswith("_"):
+                self._forget(outputs)  # in place: another value in the same tensor
             self._function(call, read, weights, outputs)
+            self._scalar(func, args, outputs)
         if again is not None:
             self._remember(again, outputs)
         return result
@@ -172,6 +177,16 @@ class _Tracer(TorchFunctionMode):
             )
         )
         return {}
+
+    def _forget(self, outputs: list[torch.Tensor]) -> None:
+        for tensor in outputs:
+            self.values.pop(tensor, None)  # type: ignore[no-untyped-call]
+
+    def _scalar(self, func: Callable[..., Any], args: Any, outputs: list[torch.Tensor]) -> None:
+        step = scalar_step(func, args)
+        number = self.number(outputs[0])
+        if step is not None and number is not None and number in self.past:
+            self.scalars[number] = step
 
     def _remember(self, again: Callable[[torch.Tensor], Any], outputs: list[torch.Tensor]) -> None:
         for place, tensor in enumerate(outputs):

@@ -35,10 +35,15 @@ def unmatched(alignment: Alignment, beyond: Effect = Effect.INFERENCE) -> Iterat
             fix="; ".join(keras_code(u) for u in behind if keras_code(u)),
         )  # fmt: skip
     for unit in alignment.torch_only:
-        if unit not in behind:
+        if unit not in behind and not _does_nothing(unit):
             yield _missing(unit, alignment.left)
     for unit in alignment.keras_only:
-        yield _extra(unit, alignment.right)
+        if not _does_nothing(unit):
+            yield _extra(unit, alignment.right)
+
+
+def _does_nothing(unit: Unit) -> bool:
+    return isinstance(unit.facts, Dropout) and unit.facts.rate == 0
 
 
 def _needed(network: Network) -> set[int]:
@@ -63,7 +68,7 @@ def _missing(unit: Unit, network: Network) -> Difference:
     facts, name = unit.facts, layer_name(unit)
     if isinstance(facts, Dropout):
         return Difference(
-            kind="dropout", layers=(name,), torch=f"{facts.rate:g}", keras="none", effect=_training(facts.rate),
+            kind="dropout", layers=(name,), torch=f"{facts.rate:g}", keras="none", effect=Effect.TRAINING,
             fix=keras_code(unit),
         )  # fmt: skip
     if is_head(unit, network):
@@ -76,15 +81,11 @@ def _missing(unit: Unit, network: Network) -> Difference:
     )
 
 
-def _training(rate: float) -> Effect:
-    return Effect.TRAINING if rate else Effect.NOTHING
-
-
 def _extra(unit: Unit, network: Network) -> Difference:
     facts, name = unit.facts, layer_name(unit)
     if isinstance(facts, Dropout):
         return Difference(
-            kind="dropout", layers=(name,), torch="none", keras=f"{facts.rate:g}", effect=_training(facts.rate),
+            kind="dropout", layers=(name,), torch="none", keras=f"{facts.rate:g}", effect=Effect.TRAINING,
             fix=f"without {name}",
         )  # fmt: skip
     if isinstance(facts, Preprocessing):

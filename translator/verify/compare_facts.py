@@ -16,6 +16,7 @@ from translator.verify.facts import (
     Embedding,
     Facts,
     Norm,
+    Padding,
     Pads,
     Pool,
     Presence,
@@ -286,6 +287,11 @@ def pool_output(pool: Pool) -> tuple[int | None, ...] | None:
     return pool.windows.counts() if pool.windows is not None else None
 
 
+def _pad(want: Padding, got: Padding, layer: str, _: bool) -> Findings:
+    yield from _setting("padding", pads_text(want.pads), pads_text(got.pads), Effect.INFERENCE, f"{layer}({want.pads})")
+    yield from _setting("padding-value", str(want.fill), str(got.fill), Effect.INFERENCE)
+
+
 def _dropout(want: Dropout, got: Dropout, layer: str, _: bool) -> Findings:
     yield from _setting("dropout", want.rate, got.rate, Effect.TRAINING, f"{layer}({want.rate:g})")
     yield from _setting("dropout-kind", want.kind, got.kind, Effect.TRAINING)
@@ -333,6 +339,6 @@ def _resize(want: Resize, got: Resize, layer: str, _: bool) -> Findings:
 
 
 _COMPARE: dict[type, Callable[..., Findings]] = {
-    Conv: _conv, Dense: _dense, Norm: _norm, Activation: _activation, Pool: _pool, Dropout: _dropout,
+    Conv: _conv, Dense: _dense, Norm: _norm, Activation: _activation, Pool: _pool, Dropout: _dropout, Padding: _pad,
     Embedding: _embedding, Recurrent: _recurrent, Attention: _attention, Resize: _resize,
 }  # fmt: skip
