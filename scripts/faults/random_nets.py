@@ -232,9 +232,9 @@ def _keras_value(node: Node, given: list[Any], activation: str | None) -> Any:
         case "dropout":
             return layers.Dropout(s["rate"], name=node.name)(x)
         case "add":
-            return layers.Add(name=node.name)(given)
+            return (layers.Multiply if s.get("multiplied") else layers.Add)(name=node.name)(given)
         case "concat":
-            return layers.Concatenate(name=node.name)(given)
+            return layers.Concatenate(name=node.name)(given[::-1] if s.get("turned") else given)
         case "mean":
             return layers.GlobalAveragePooling2D(name=node.name)(x)
     return layers.Flatten(name=node.name)(x)
@@ -243,10 +243,11 @@ def _keras_value(node: Node, given: list[Any], activation: str | None) -> Any:
 def _keras_conv(node: Node, x: Any, activation: str | None) -> Any:
     s = node.settings
     padding = "valid"
-    if s["padding"] and s["same"] and s["stride"] == 1:
+    if s["padding"] and s["same"] and s["stride"] == 1 and not s.get("shifted"):
         padding = "same"
     elif s["padding"]:
-        x = layers.ZeroPadding2D(s["padding"])(x)
+        p = s["padding"]
+        x = layers.ZeroPadding2D(((p + 1, p - 1), (p, p)) if s.get("shifted") else p)(x)
     function = None if activation is None else _inner(activation)
     return layers.Conv2D(
         s["filters"], s["kernel"], s["stride"], padding=padding, groups=s["groups"], use_bias=s["bias"],
