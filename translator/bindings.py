@@ -210,6 +210,22 @@ def _extent(piece: Piece, shapes: Mapping[str, tuple[int, ...]], axis: int) -> i
     return stop - start
 
 
+def inverse(step: Step) -> Step:
+    """The step that undoes another."""
+    match step:
+        case Permute(axes=axes):
+            return Permute(axes=tuple(int(a) for a in np.argsort(axes)))
+        case Reshape(before=before, after=after):
+            return Reshape(before=after, after=before)
+        case Flip():
+            return step
+
+
+def forward(step: Step, value: np.ndarray) -> np.ndarray:
+    """The array after one step."""
+    return _forward(step, value)
+
+
 def _forward(step: Step, value: np.ndarray) -> np.ndarray:
     match step:
         case Permute(axes=axes):

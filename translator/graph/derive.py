@@ -38,6 +38,14 @@ class Derived:
         """Name of the first tensor: whose module the value belongs to."""
         return self.pieces[0].tensor
 
+    @property
+    def joined_shape(self) -> tuple[int, ...]:
+        """Shape of the joined pieces, before the first step."""
+        source = self
+        while source.steps:
+            source = source._without_last_step()
+        return source.shape
+
     def permute(self, axes: Sequence[int]) -> Derived:
         """Its axes in another order, as `np.transpose`."""
         axes = tuple(int(a) for a in axes)

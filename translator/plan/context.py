@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from translator.bindings import WeightBinding
+from translator.bindings import Piece, WeightBinding
 from translator.errors import InternalError
 from translator.graph.derive import Derived
 from translator.graph.evaluate import integers
@@ -32,6 +32,7 @@ class PlanContext:
         self.transposes = 0
         self._calls_of: dict[str, int] = {}
         self.once: dict[str, Ref] = {}
+        self.held: dict[tuple[Piece, ...], tuple[Ref, Derived]] = {}
         self._by_binding: dict[tuple[str, str, tuple[WeightBinding, ...]], str] = {}
         self._moved: dict[tuple[str, Layout, Layout], Ref] = {}
         self._materialiser = Materialiser(self)

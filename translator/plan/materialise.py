@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from translator.bindings import Flip, Permute, Reshape, forward, inverse
 from translator.errors import InternalError
 from translator.graph.derive import Derived
 from translator.graph.dims import SymDim
@@ -99,13 +100,49 @@ def free_weight(context: PlanContext, node: NodeView, value: str, source: Derive
     size = int(np.prod(source.shape, dtype=np.int64))
     name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
     node = owned(node, name, context)
+    short = name.rsplit(".", 1)[-1]
+    if isinstance(source, Derived):
+        known = context.held.get(source.pieces)
+        if known is not None:
+            return _seen_otherwise(context, node, known[0], known[1], source, short)
     row = _embedding(context, node, name, 1, source.reshape((1, size)), zero_index(context, node))
-    if isinstance(source, np.ndarray) and source.dtype.kind != "f":
-        row = context.op(node, "cast", row, source.dtype.name, role=f"{name.rsplit('.', 1)[-1]}_cast", main=False)
-    if source.shape == (1, size):
-        return row
-    role = f"{name.rsplit('.', 1)[-1]}_shape"
-    return context.op(node, "reshape", row, source.shape, role=role, main=False)
+    if isinstance(source, Derived):
+        context.held[source.pieces] = (row, source)
+    elif source.dtype.kind != "f":
+        row = context.op(node, "cast", row, source.dtype.name, role=f"{short}_cast", main=False)
+    return _shaped(context, node, row, (1, size), source.shape, short)
+
+
+def _shaped(
+    context: PlanContext, node: NodeView, x: Ref, have: tuple[int, ...], want: tuple[int, ...], short: str
+) -> Ref:
+    return x if have == want else context.op(node, "reshape", x, want, role=f"{short}_shape", main=False)
+
+
+def _seen_otherwise(context: PlanContext, node: NodeView, row: Ref, first: Derived, source: Derived, short: str) -> Ref:
+    """A weight that is in the model already, with its numbers in the order of `first`, in the order of `source`."""
+    size = int(np.prod(source.shape, dtype=np.int64))
+    if np.array_equal(_places(first), _places(source)):
+        return _shaped(context, node, row, (1, size), source.shape, short)
+    x, shape = _shaped(context, node, row, (1, size), first.shape, short), first.shape
+    for step in (*map(inverse, reversed(first.steps)), *source.steps):
+        match step:
+            case Permute(axes=axes):
+                x, shape = context.op(node, "transpose", x, axes, role=f"{short}_order"), tuple(shape[a] for a in axes)
+            case Reshape(after=after):
+                x, shape = _shaped(context, node, x, shape, after, short), after
+            case Flip(axes=axes):
+                x = context.op(node, "flip", x, axis=axes, role=f"{short}_flip")
+    return x
+
+
+def _places(source: Derived) -> np.ndarray:
+    """Where each number of the joined pieces ends up, flattened."""
+    size = int(np.prod(source.shape, dtype=np.int64))
+    places = np.arange(size).reshape(source.joined_shape)
+    for step in source.steps:
+        places = forward(step, places)
+    return places.reshape(-1)
 
 
 def held(context: PlanContext, node: NodeView, name: str, array: np.ndarray) -> Arg:

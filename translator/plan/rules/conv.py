@@ -114,10 +114,9 @@ def conv_transpose(node: NodeView, ctx: PlanContext) -> Ref:
     dilation = tuple(node.attr("dilations") or (1,) * spatial)
     extents = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     crops = _crops(node, ctx, strides, extents)
-    if node.attr("group", 1) > 1 or (max(strides) > 1 and max(dilation) > 1):
+    if node.attr("group", 1) > 1 or max(dilation) > 1:
         return _spread(node, ctx, weight, bias, strides, dilation, crops)
     config: dict[str, Any] = {"filters": weight.shape[1], "kernel_size": kernel, "strides": strides, "padding": "valid"}
-    config |= {"dilation_rate": dilation} if max(dilation) > 1 else {}
     config |= {"use_bias": bias is not None}
     more = [max(-after, 0) for _, after in crops]
     if max(strides) > 1:
