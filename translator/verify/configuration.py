@@ -39,6 +39,10 @@ Described = tuple["keras.Operation", Facts]
 _FUNCTIONS = (Activation, Pool, Resize)
 """Kinds that are sometimes put together from several functions: then no single one of them can be compared."""
 
+_PICKING = ("GetItem", "Take")
+"""Operations that pick elements. Around a convolution they are part of its stride or padding, which then can't be read
+off the convolution alone."""
+
 _INTERCHANGEABLE: tuple[tuple[type, ...], ...] = ((Conv, Dense),)
 
 
@@ -93,6 +97,8 @@ def _against(
 ) -> Findings:
     partners = [(op, facts) for op, facts in described if _comparable(want, facts)]
     if isinstance(want, _FUNCTIONS) and partners and len(partners) < _without_padding(operations):
+        return
+    if isinstance(want, Conv) and any(keras_class(op) in _PICKING for op in operations):
         return
     if isinstance(want, Dropout) and not partners:
         yield from _lost_dropout(want)
