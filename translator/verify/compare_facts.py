@@ -208,7 +208,8 @@ def _norm(want: Norm, got: Norm, layer: str, _: bool) -> Findings:
     fix = f"{layer}(epsilon={want.epsilon!r})"
     yield from _setting("epsilon", want.epsilon, got.epsilon, Effect.INFERENCE, fix)
     yield from _setting("groups", want.groups, got.groups, Effect.INFERENCE, f"{layer}(groups={want.groups})")
-    yield from _setting("normalised-size", want.normalised, got.normalised, Effect.INFERENCE)
+    if got.normalised:  # a Keras layer without weights doesn't tell its size: its input has it
+        yield from _setting("normalised-size", want.normalised, got.normalised, Effect.INFERENCE)
     if want.statistics != got.statistics:
         yield Finding(
             kind="bn-statistics-used", torch="running statistics" if want.statistics else "the batch's own statistics",
