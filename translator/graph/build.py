@@ -146,11 +146,23 @@ class Builder:
         """Resolve a node, or list it."""
         if self._shape_of(view) or self._constant(view) or self._derived(view):
             return
+        view = self._filled(view)
         self._complete(view)
         if changes_nothing(view, self.shapes, self.dtypes, self.constants):
             self._alias[view.outputs[0]] = view.inputs[0]
         else:
             self.nodes.append(view)
+
+    def _filled(self, view: NodeView) -> NodeView:
+        """A fill of a dynamic shape is one number, expanded."""
+        if view.op != "ConstantOfShape" or view.inputs[0] not in self.constants:
+            return view
+        value = np.asarray(view.attr("value", np.zeros(1, dtype=np.float32)))
+        name, rank = f"{view.outputs[0]}:fill", self.constants[view.inputs[0]].size
+        self.constants[name] = value.reshape((1,) * rank).astype(np.float64 if value.dtype.kind == "f" else value.dtype)
+        self.shapes[name] = (1,) * rank
+        self.dtypes[name] = _numpy_name(self.constants[name])
+        return replace(view, op="Expand", inputs=(name, view.inputs[0]), attributes={})
 
     def _sequence(self, view: NodeView) -> NodeView | None:
         """Sequences that only carry the parts of a split: a Split node, and the parts' own names."""

@@ -128,6 +128,8 @@ def drop_expands(graph: Graph) -> Graph:
 
 
 def _same_without(reader: NodeView, value: str, source: str, graph: Graph) -> bool:
+    if reader.key in ("RMSNormalization", "LayerNormalization") and value not in reader.inputs[:1]:
+        return True
     if reader.key not in _BROADCASTING or reader.inputs.count(value) != 1:
         return False
     shapes = [graph.shapes[source if v == value else v] for v in reader.inputs]
