@@ -24,6 +24,8 @@ _CREATION = frozenset(
     for name in ("arange", "zeros", "ones", "full", "empty", "tensor", "linspace", "logspace", "eye", "rand", "randn")
 )
 
+_CONVOLUTIONS = frozenset(getattr(torch, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3))
+
 
 class _Policy(keras.DTypePolicy):  # type: ignore[misc]
     """Compute in float64; the variables keep their dtype."""
@@ -109,7 +111,20 @@ class _Float64Mode(TorchFunctionMode):
             func = torch.Tensor.double
         args = tuple(torch.float64 if a is torch.float32 else a for a in args)
         kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
+        if func in _CONVOLUTIONS and (args[6] if len(args) > 6 else kwargs.get("groups", 1)) > 1:
+            return _on_one_thread(func, args, kwargs)
         return func(*args, **kwargs)
+
+
+def _on_one_thread(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """PyTorch computes a grouped convolution in float64 group by group; waking threads for each costs 20 to 100 times
+    what is computed, most of all on a machine that does other work, too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return func(*args, **kwargs)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
