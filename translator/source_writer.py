@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from translator.claims import Claims
     from translator.engines.result import EngineResult
     from translator.plan.calls import Plan
+    from translator.verify.keras_graph import KerasGraph
 
 STYLES = ("functional", "subclass", "sequential")
 
@@ -115,7 +116,9 @@ def write_and_prove(
     def on_proof(stage: str, done: int, total: int) -> None:
         progress(f"proving: {stage} {done}/{total}")
 
-    subject = Subject(keras_model=written.model, claims=written.claims, load_state=written.load_state)
+    subject = Subject(
+        keras_model=written.model, claims=written.claims, load_state=written.load_state, graph=written.graph
+    )
     options = ProofOptions(seed=seed, on_progress=on_proof)
     report = prove(loaded.module, loaded.example_inputs, subject, options, loaded.example_kwargs)
     progress("importing it in a fresh process")
@@ -143,6 +146,7 @@ class _Written:
     claims: Claims
     plan: Plan
     result: EngineResult
+    graph: KerasGraph
     layers: Mapping[str, keras.layers.Layer]
     fits: bool
 
@@ -160,10 +164,11 @@ class _Written:
             raise InputError("this engine makes no plan to write source from", fix="the native engine does")
         names = {spec.name for spec in plan.layers}
         layers = {x.name: x for x in model._flatten_layers() if x.name in names and not isinstance(x, keras.Model)}
-        claims = restate(result.claims, graph_of_any(result.model), graph_of_any(model))
+        graph = graph_of_any(model)
+        claims = restate(result.claims, graph_of_any(result.model), graph)
         sequential = isinstance(model, keras.Sequential)
         fits = functional(model) is not None and not sequential
-        return _Written(model=model, claims=claims, plan=plan, result=result, layers=layers, fits=fits)
+        return _Written(model=model, claims=claims, plan=plan, result=result, graph=graph, layers=layers, fits=fits)
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Set the weights from PyTorch tensors by state-dict name."""
@@ -183,11 +188,10 @@ class _Written:
 def _judge(written: _Written, result: EngineResult, loaded: LoadedSource, output: Path) -> Any:
     from translator.verify.claim_index import ROOT, index_claims
     from translator.verify.compare import lay_out
-    from translator.verify.keras_record import graph_of_any
     from translator.verify.torch_record import evaluating, outputs_of, tensors_in
     from translator.verify.written import judge_source
 
-    index = index_claims(written.claims, graph_of_any(written.model))
+    index = index_claims(written.claims, written.graph)
     args, kwargs = loaded.example_inputs, dict(loaded.example_kwargs)
     arrange = partial(_arranged, index=index, lay_out=lay_out)
     inputs = [arrange(t, at) for t, at in zip(tensors_in((args, kwargs)), index.inputs, strict=False)]

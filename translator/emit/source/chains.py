@@ -55,8 +55,6 @@ def _links(statement: LayerStatement | CallStatement) -> bool:
     """Whether it takes one tensor, by itself, and gives one."""
     if len(statement.args) != 1 or len(statement.targets) != 1 or not statement.args[0].isidentifier():
         return False
-    if statement.when is not None and "len(" in statement.when.yes:
-        return False
     if isinstance(statement, CallStatement):
         return not statement.gathers
     return not statement.kwargs and not statement.shared

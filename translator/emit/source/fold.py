@@ -47,7 +47,7 @@ def fold(plan: Plan, *, symbolic: bool = True) -> Program:
         for value in reads(call):
             readers.setdefault(value, []).append(call)
     dissolve(root, _is_container)
-    work = _Folder(Reader(plan, readers))
+    work = _Folder(Reader(plan, readers), symbolic=symbolic)
     for nodes in _by_class(root):
         work.fold_class(nodes)
     body = work.reader.body(root)
@@ -67,8 +67,8 @@ def fold(plan: Plan, *, symbolic: bool = True) -> Program:
 
 
 class _Folder:
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+    def __init__(self, reader: Reader, *, symbolic: bool) -> None:
+        self.reader, self._symbolic = reader, symbolic
         self.functions: list[Function] = []
         self.names: set[str] = set()
 
@@ -91,7 +91,12 @@ class _Folder:
             free(f"x{i or ''}", RESERVED) for i in range(len(bodies[0].inputs))
         )  # fmt: skip
         function, arguments = function_of(
-            template_of(bodies), name=name, inputs=inputs, reserved=self.names | RESERVED, keep_inputs=False
+            template_of(bodies),
+            name=name,
+            inputs=inputs,
+            reserved=self.names | RESERVED,
+            keep_inputs=False,
+            sees_inputs=self._symbolic,
         )
         function.cls = cls
         function.nested = bool(bodies[0].node.nested)

@@ -27,7 +27,7 @@ RESERVED = frozenset(
         "self",
         "name",
         "i",
-        "block",
+        "label",
         "blocks",
         "stage",
         "nested",

@@ -148,15 +148,15 @@ def _by_block(run: Sequence[Item]) -> Stages | None:
         else:
             names += [f"{item.rel}{item.run.start + k}" for k in range(len(item.run.rows))]
             rows += item.run.rows
-    columns: list[tuple[str, list[Any]]] = [("block", names)]
+    columns: list[tuple[str, list[Any]]] = [("label", names)]
     arguments = {key: _column(columns, key, [row[key] for row in rows]) for key in rows[0]}
     if len(columns) > _WIDE_BLOCKS:
         return None
     table = rows_code(list(zip(*(values for _, values in columns), strict=True)))
     headers = ((", ".join(name for name, _ in columns), table),)
     if len(columns) == 1:
-        headers = (("block", literal(tuple(names))),)
-    return Stages(headers=headers, arguments=arguments, name="block", carried=_carried(run[0]))
+        headers = (("label", literal(tuple(names))),)
+    return Stages(headers=headers, arguments=arguments, name="label", carried=_carried(run[0]))
 
 
 def _rest(firsts: list[Any], rows: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[Any]:
@@ -176,7 +176,7 @@ def _column(columns: list[tuple[str, list[Any]]], key: str, values: list[Any]) -
     for name, others in columns:
         if [literal(v) for v in others] == [literal(v) for v in values]:
             return name
-    name = free(identifier(key), {"i", "block", *(n for n, _ in columns)})
+    name = free(identifier(key), {"i", "label", *(n for n, _ in columns)})
     columns.append((name, values))
     return name
 

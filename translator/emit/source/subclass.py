@@ -115,7 +115,7 @@ class _Class:
         if not isinstance(part, LayerStatement | CallStatement):
             return []
         note = [part.note] if isinstance(part, LayerStatement) and part.note else []
-        return [(_at_init(part.when), [*note, f"self.{part.attribute} = {self._made(part)}"])]
+        return [(part.when, [*note, f"self.{part.attribute} = {self._made(part)}"])]
 
     def _element(self, statement: LayerStatement | CallStatement, when: Condition | None) -> list[str]:
         made = self._made(statement)
@@ -160,11 +160,6 @@ def _makes(part: Chain | Statement) -> bool:
     return isinstance(part, Chain | CallStatement) or (isinstance(part, LayerStatement) and not part.again)
 
 
-def _at_init(when: Condition | None) -> Condition | None:
-    """What is known only of tensors can't be asked when layers are made: they are made in any case."""
-    return None if when is not None and "len(" in when.yes else when
-
-
 def _called(part: Chain | Statement) -> list[str]:
     if isinstance(part, Chain):
         before = [f"{part.target} = {part.source}"] if part.source != part.target else []
@@ -190,9 +185,9 @@ def _called_block(statement: CallStatement, target: str) -> list[str]:
     start = tensors[statement.carried]
     before = [f"{target} = {start}"] if start != target else []
     tensors[statement.carried] = target
-    call = f"block({', '.join(tensors)})"
+    call = f"layer({', '.join(tensors)})"
     inner = f"{target}.append({call})" if statement.gathers else f"{target} = {call}"
-    return [*before, f"for block in self.{statement.attribute}:", *indented([inner])]
+    return [*before, f"for layer in self.{statement.attribute}:", *indented([inner])]
 
 
 def _build_model(root: Function, model: str, top: Top) -> str:

@@ -30,21 +30,30 @@ TAKEN = frozenset(dir(keras.Model)) | frozenset(dir(keras.layers.Layer))
 
 
 def function_of(
-    template: Template, *, name: str, inputs: Sequence[str], reserved: set[str], keep_inputs: bool
+    template: Template,
+    *,
+    name: str,
+    inputs: Sequence[str],
+    reserved: set[str],
+    keep_inputs: bool,
+    sees_inputs: bool = True,
 ) -> tuple[Function, list[dict[str, Any]]]:
-    """The function of a template, and the arguments of each of its bodies."""
+    """The function of a template, and the arguments of each of its bodies.
+
+    sees_inputs: layers are made where the inputs are at hand, so that the length of a list of them can be asked.
+    """
     variables = allocate(template, inputs, reserved=set(reserved), keep_inputs=keep_inputs)
     pairs = zip(template.lines, variables.reads, strict=True)
     drafts = [draft_of(line, reads, variables.of) for line, reads in pairs]
     returns = [choice_of(leaf, variables.of, "output") for leaf in variables.returns]
     known = []
-    if template.bodies[0].gathered:
+    if template.bodies[0].gathered and sees_inputs:
         lengths = tuple(len(body.inputs) for body in template.bodies)
         known.append(Base(code=f"len({inputs[0]})", values=lengths, key="len", parameter=False))
     columns = [column for draft in drafts for column in draft.columns]
     columns += [column for choice in returns for column in choice.columns]
     _share(drafts)
-    used = {*reserved, *variables.of.values(), *TAKEN, "i", "block"}
+    used = {*reserved, *variables.of.values(), *TAKEN, "i", "label", "layer"}
     solution = solve(columns, len(template.bodies), reserved=used, known=known)
     writer = _Writer(variables, {p.name for p in solution.parameters})
     body = tuple(s for at, draft in enumerate(drafts) for s in writer.statements(at, draft))

@@ -1,0 +1,262 @@
+"""Written source: what folds is written once, what doesn't is flat, and nothing but the plan's network comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import ruff
+import torch
+from torch import nn
+
+import translator
+from translator.capture.trace import capture
+from translator.emit.source.replay import check
+from translator.emit.source.write_plan import checked_source
+from translator.engines.native import plan_of
+from translator.errors import InputError, InternalError, UnsupportedError
+from translator.plan.calls import Plan
+
+
+class Block(nn.Module):
+    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.bn = nn.BatchNorm2d(outside)
+        self.down = nn.Conv2d(inside, outside, 1, stride) if stride > 1 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.bn(self.conv(x)))
+        return y + (x if self.down is None else self.down(x))
+
+
+class Stages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(Block(3, 3), Block(3, 3))
+        self.stage2 = nn.Sequential(Block(3, 8, 2), Block(8, 8))
+        self.stage3 = nn.Sequential(Block(8, 16, 2), Block(16, 16))
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.stage3(self.stage2(self.stage1(x))).mean((2, 3)))
+
+
+class Functions(nn.Module):
+    """No module inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(torch.nn.functional.linear(x, self.weight))
+        return torch.cat([x, torch.tanh(x) * 2], dim=1)
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 4))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        left, right = self.encoder(a), self.encoder(b)
+        return self.head(torch.cat([left, right], dim=1)), left
+
+
+class Keywords(nn.Module):
+    """Names that are builtins, Keras' own attributes, or the written file's; and some that will be made keywords."""
+
+    NAMES = ("klass", "lampda", "input", "output", "name", "layers", "keras", "x", "dtype", "stack", "build")
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in self.NAMES:
+            self.add_module(name, nn.Linear(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for name in self.NAMES:
+            x = torch.relu(self._modules[name](x))
+        return x
+
+
+class Gather(nn.Module):
+    def __init__(self, inside: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(inside, 8), nn.Linear(8, 4)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        return self.second(torch.relu(self.first(torch.cat(features, 1))))
+
+
+class Dense(nn.Module):
+    """Each block reads all that came before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Gather(4 * k) for k in range(1, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = [x]
+        for block in self.blocks:
+            features.append(block(features))
+        return torch.cat(features, 1)
+
+
+NETWORKS = {
+    "stages": (Stages, ((2, 3, 8, 8),)),
+    "functions": (Functions, ((2, 4),)),
+    "shared": (Shared, ((2, 4), (2, 4))),
+    "keywords": (Keywords, ((2, 4),)),
+    "dense": (Dense, ((2, 4),)),
+}
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, Plan]:
+    made = {
+        name: plan_of(capture(build().eval(), tuple(torch.randn(s) for s in shapes), name=name))
+        for name, (build, shapes) in NETWORKS.items()
+    }
+    # PyTorch's exporter can't trace a child called `class`; a plan from elsewhere can hold one.
+    made["keywords"] = renamed(made["keywords"], {"klass": "class", "lampda": "lambda"})
+    return made
+
+
+def renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Plain data with words replaced in all of its texts."""
+    if isinstance(value, str):
+        for old, new in names.items():
+            value = value.replace(old, new)
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: renamed(getattr(value, f.name), names) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **changed)
+    if isinstance(value, Mapping):
+        return {renamed(k, names): renamed(v, names) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(renamed(v, names) for v in value)
+    return value
+
+
+def run(source: str) -> dict[str, object]:
+    scope: dict[str, object] = {"__name__": "written"}
+    exec(compile(source, "written.py", "exec"), scope)  # noqa: S102 what the writer wrote is what is tested
+    return scope
+
+
+def built(source: str) -> keras.Model:
+    return run(source)["build_model"]()  # type: ignore[operator, no-any-return]
+
+
+@pytest.mark.parametrize("style", ["functional", "subclass"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_is_lint_clean_and_builds_its_layers(
+    plans: dict[str, Plan], name: str, style: str, tmp_path: Path
+) -> None:
+    source = checked_source(plans[name], style=style)
+    path = tmp_path / "written.py"
+    path.write_text(source)
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [ruff.find_ruff_bin(), *command, "--isolated", str(path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    layers = {layer.name for layer in built(source)._flatten_layers()}
+    assert {spec.name for spec in plans[name].layers} <= layers
+
+
+def test_a_class_used_many_times_is_one_function_in_a_loop_over_stages(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["stages"])
+    assert source.count("def ") == 2
+    assert "for stage, filters, strides in ((1, 3, 1), (2, 8, 2), (3, 16, 2)):" in source
+    assert "if strides > 1:" in source
+
+
+def test_blocks_that_read_all_before_them_gather_a_list(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["dense"])
+    assert source.count("def gather(") == 1
+    assert "features.append(gather(features" in source
+
+
+def test_a_shared_layer_is_made_once_and_called_twice(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["shared"])
+    assert source.count('name="encoder_0"') == 1
+    assert source.count("= encoder_0(") == 2
+
+
+def test_num_classes_and_input_shape_can_be_others(plans: dict[str, Plan]) -> None:
+    build = run(checked_source(plans["stages"]))["build_model"]
+    assert build(input_shape=(16, 16, 3), num_classes=7).output_shape == (None, 7)  # type: ignore[operator]
+
+
+def test_epsilon_momentum_and_bias_are_written_with_a_word_on_keras_defaults(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["stages"])
+    assert "momentum=0.9, epsilon=1e-5" in source
+    assert "# momentum and epsilon as in PyTorch; Keras' defaults are 0.99 and 0.001." in source
+    assert "use_bias=False" in source
+    assert "use_bias=True" in source
+
+
+def test_a_subclassed_model_survives_saving_and_loading(plans: dict[str, Plan], tmp_path: Path) -> None:
+    model = built(checked_source(plans["stages"], style="subclass"))
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(np.asarray(model(x)), np.asarray(again(x)))
+    assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
+    assert [x.name for x in again._flatten_layers()] == [x.name for x in model._flatten_layers()]
+
+
+def test_a_chain_is_a_sequential_with_sequentials_inside() -> None:
+    chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(144, 5))).eval()
+    model = built(translator.write_source(chain, torch.randn(2, 3, 8, 8), style="sequential", name="chain"))
+    assert isinstance(model, keras.Sequential)
+    assert [type(layer).__name__ for layer in model.layers] == ["Conv2D", "ReLU", "Sequential"]
+
+
+def test_a_branch_is_refused_by_name_and_points_to_the_functional_style(plans: dict[str, Plan]) -> None:
+    with pytest.raises(UnsupportedError) as refusal:
+        checked_source(plans["stages"], style="sequential")
+    text = str(refusal.value)
+    assert "its first branch is after `x`, which `stage1_0_conv` and `stage1_0_add` read" in text
+    assert "module:  stage1.0" in text
+    assert "--style functional" in text
+
+
+def test_several_inputs_are_refused_by_the_sequential_style(plans: dict[str, Plan]) -> None:
+    with pytest.raises(UnsupportedError, match="it has 2 inputs: a, b"):
+        checked_source(plans["shared"], style="sequential")
+
+
+def test_an_unknown_style_and_a_missing_example_are_refused(plans: dict[str, Plan]) -> None:
+    with pytest.raises(InputError, match="no style is called 'prose'"):
+        translator.write_source(plans["stages"], style="prose")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="needs example inputs"):
+        translator.write_source(nn.Linear(2, 2))
+
+
+FAULTS = {
+    "another setting": ("epsilon=1e-5", "epsilon=1e-6", "the written layer"),
+    "another name": ('name="fc"', 'name="head"', "lacks the layers"),
+    "operands exchanged": ("[x, shortcut]", "[shortcut, x]", "wires layers otherwise"),
+    "the shortcut forgotten": ("[x, shortcut]", "[x, x]", "the written source"),
+    "the stride at another block": ("strides if i == 0", "strides if i == 1", "the written"),
+    "a block too few": ("range(2)", "range(1)", "lacks the layers"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_replay_finds_a_planted_fault(plans: dict[str, Plan], fault: str) -> None:
+    right, wrong, said = FAULTS[fault]
+    source = checked_source(plans["stages"])
+    assert right in source
+    with pytest.raises(InternalError, match=said):
+        check(source.replace(right, wrong), plans["stages"])
