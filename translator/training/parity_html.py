@@ -117,6 +117,8 @@ def _chart(name: str, curves: Sequence[Curve], width: int, *, log: bool, label: 
                 axes.plot(steps, points, color=colour, lw=2, ls=line, label=text)
         if scale:
             _log_axis(axes, scale, limit)
+        else:
+            axes.yaxis.set_major_formatter(lambda value, _: _label(value))
         axes.set_xlabel(label, color=svg.MUTED, fontsize=12)
         svg.bare(axes, keep=("bottom",))
         axes.grid(axis="y", color=svg.GRID, lw=1)
@@ -125,6 +127,12 @@ def _chart(name: str, curves: Sequence[Curve], width: int, *, log: bool, label: 
             loc="lower left", ncols=columns, frameon=False, fontsize=11, labelcolor=svg.INK, bbox_to_anchor=(0.02, 0.0)
         )
         return drawing.text(f"{name}: {', '.join(text for text, *_ in curves)} against {label}.")
+
+
+def _label(value: float) -> str:
+    """A number with all its digits: the page's SVG cuts what looks like a coordinate to one decimal place."""
+    whole, dot, decimals = f"{value:.4g}".partition(".")
+    return whole + dot + "\u2060".join(decimals)
 
 
 def _log_axis(axes: Axes, scale: charts.Scale, limit: float | None) -> None:

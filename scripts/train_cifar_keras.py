@@ -1,0 +1,320 @@
+"""Train the CIFAR ResNet in Keras: compile, fit, evaluate. Recipe and first weights are those of train_cifar.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    import keras
+
+    from translator.data.dataset import Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+EXAMPLES = """\b
+Examples:
+  python scripts/train_cifar_keras.py
+      scikit-learn's digits, 12 epochs: minutes on two cores
+  python scripts/train_cifar_keras.py --data cifar-10-batches-py
+      CIFAR-10 from a local folder, 80 epochs
+  python scripts/train_cifar_keras.py --resume
+      go on where a run was cut off; with a larger --epochs, go on learning
+  python scripts/train_cifar_keras.py --from-torch resnet.ckpt.state --epochs 24
+      go on in Keras where train_cifar.py stopped: weights, Adam's state, epoch
+  python scripts/train_cifar_keras.py --resume --epochs 24 --to-torch resnet.ckpt.state
+      and back: `train_cifar.py --resume --epochs 36` goes on from there
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a run learns from and how: the same for the run and for whatever resumes it."""
+
+    data: str
+    blocks: str
+    batch_size: int
+    lr: float
+    lr_step: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """The settings that suit a data set."""
+
+    epochs: int
+    lr_step: int
+
+
+CIFAR = Usual(epochs=80, lr_step=20)
+DIGITS = Usual(epochs=12, lr_step=3)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """A network in training; `epoch` epochs are done. links: which Keras variable is which PyTorch parameter."""
+
+    recipe: Recipe
+    model: keras.Model
+    module: Any
+    links: Any
+    epoch: int = 0
+
+
+def steps_per_epoch(recipe: Recipe, data: Dataset) -> int:
+    return -(-len(data.train_x) // recipe.batch_size)
+
+
+def start(recipe: Recipe, data: Dataset) -> Run:
+    """PyTorch's network with its first weights, translated; loss, optimizer and schedule mapped, and compiled."""
+    import torch
+
+    from models.cifar_resnet import resnet
+    from translator.pipeline import convert
+    from translator.training.batchnorm import with_exact_batchnorm
+    from translator.training.losses import map_loss
+    from translator.training.optimizers import map_optimizer
+    from translator.training.pairing import pair_by_bindings
+
+    torch.manual_seed(recipe.seed)
+    module = resnet(recipe.blocks, num_classes=len(data.classes))
+    conversion = convert(module, torch.zeros(2, 3, *data.train_x.shape[1:3]), proof=False, name="resnet")
+    model = with_exact_batchnorm(conversion.model)
+    links = pair_by_bindings(module, model, conversion.weightmap.bindings, conversion.claims).links
+    adam = torch.optim.Adam(module.parameters(), lr=recipe.lr)
+    third = torch.optim.lr_scheduler.StepLR(adam, step_size=recipe.lr_step, gamma=1 / 3)
+    model.compile(
+        loss=map_loss(torch.nn.CrossEntropyLoss()).keras,
+        optimizer=map_optimizer(adam, scheduler=third, steps_per_epoch=steps_per_epoch(recipe, data)).keras,
+        metrics=["accuracy"],
+    )
+    model.optimizer.build(model.trainable_variables)
+    return Run(recipe=recipe, model=model, module=module, links=links)
+
+
+def train(run: Run, data: Dataset, epochs: int, output: Path) -> None:
+    """Train up to `epochs` epochs, with validation, a progress bar, and a whole checkpoint after each one."""
+    import keras
+
+    from translator.training.loaders import keras_epochs, to_keras_arrays
+
+    recipe = run.recipe
+    batches = keras_epochs(data, batch_size=recipe.batch_size, seed=recipe.seed, first_epoch=run.epoch)
+
+    class Save(keras.callbacks.Callback):  # type: ignore[misc]
+        """The whole model with its optimizer after each epoch; a kill leaves the old file or the new one."""
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            run.epoch = epoch + 1
+            save(run, output)
+
+    class Every100Steps(keras.callbacks.Callback):  # type: ignore[misc]
+        """The article's line: epoch, step and loss."""
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if (batch + 1) % 100 == 0:
+                done = self.params["epochs"]
+                print(f"  step {batch + 1}/{self.params['steps']} of {done} epochs  loss {logs['loss']:.4f}")
+
+    run.model.fit(
+        batches,
+        initial_epoch=run.epoch,
+        epochs=epochs,
+        shuffle=False,
+        validation_data=to_keras_arrays(data.test_x, data.test_y, len(data.classes)),
+        validation_batch_size=500,
+        callbacks=[Every100Steps(), Save()],
+        verbose="auto",
+    )
+
+
+def count_right(model: keras.Model, data: Dataset) -> int:
+    """How many of the test images the network names rightly."""
+    from translator.training.loaders import to_keras_arrays
+
+    images, _ = to_keras_arrays(data.test_x, data.test_y, len(data.classes))
+    return int((model.predict(images, batch_size=500, verbose=0).argmax(axis=-1) == data.test_y).sum())
+
+
+def save(run: Run, output: Path) -> None:
+    """One whole file: architecture, weights, optimizer. The recipe, which never changes, stands beside it."""
+    from translator.files import Outputs
+
+    with Outputs([recipe_path(output), output], force=True) as files:
+        files.path(recipe_path(output)).write_text(json.dumps(asdict(run.recipe)), encoding="utf-8")
+        run.model.save(files.path(output))
+        files.commit()
+
+
+def recipe_path(output: Path) -> Path:
+    """What a run was started with, beside its model."""
+    return output.with_name(output.name + ".recipe.json")
+
+
+def resume(run: Run, output: Path, data: Dataset) -> None:
+    """Go on from the last whole epoch, if there is one."""
+    import keras
+
+    import translator.training.registered  # noqa: F401  the file names its classes
+
+    if not output.exists():
+        return
+    try:
+        found = keras.models.load_model(output)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"--resume: {output} is no model of a run: {error}") from error
+    want, got = asdict(run.recipe), json.loads(recipe_path(output).read_text(encoding="utf-8"))
+    other = [f"--{name.replace('_', '-')} {got[name]}, now {want[name]}" for name in want if got[name] != want[name]]
+    if other:
+        raise click.UsageError(f"--resume: the run of {output} had {'; '.join(other)}")
+    run.model.set_weights(found.get_weights())
+    for mine, theirs in zip(run.model.optimizer.variables, found.optimizer.variables, strict=True):
+        mine.assign(theirs)
+    run.epoch = int(found.optimizer.iterations) // steps_per_epoch(run.recipe, data)
+
+
+def take_over(run: Run, path: Path, data: Dataset) -> None:
+    """Go on from the state that train_cifar.py left: weights, Adam's state and epoch."""
+    import torch
+
+    from translator.bindings import to_keras
+    from translator.training.optimizer_state import state_to_keras
+
+    state = torch.load(path, weights_only=True)
+    run.module.load_state_dict(state["model"])
+    adam = torch.optim.Adam(run.module.parameters())
+    adam.load_state_dict(state["optimizer"])
+    tensors = {name: tensor.numpy() for name, tensor in run.module.state_dict().items()}
+    for link in run.links:
+        link.variable.assign(to_keras(link.binding, tensors))
+    run.epoch = state["epoch"]
+    steps = run.epoch * steps_per_epoch(run.recipe, data)
+    state_to_keras(run.links, run.module, adam, run.model.optimizer, steps=steps)
+
+
+def hand_over(run: Run, path: Path) -> None:
+    """The state from which `train_cifar.py --resume` goes on."""
+    import torch
+
+    from translator.bindings import to_torch
+    from translator.files import Outputs
+    from translator.training.keras_side import numbers
+    from translator.training.optimizer_state import state_to_torch
+
+    shapes = {name: tuple(t.shape) for name, t in run.module.state_dict().items()}
+    found = to_torch([(link.binding, numbers(link.variable)) for link in run.links], shapes)
+    state = {name: torch.from_numpy(found[name]) if name in found else t for name, t in run.module.state_dict().items()}
+    adam = torch.optim.Adam(run.module.parameters(), lr=run.recipe.lr)
+    steps = state_to_torch(run.links, run.module, adam, run.model.optimizer)
+    for name in state:
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(steps)
+    with Outputs([path], force=True) as files:
+        done = {"model": state, "optimizer": adam.state_dict(), "epoch": run.epoch}
+        torch.save({"recipe": asdict(run.recipe), **done}, files.path(path))
+        files.commit()
+
+
+def export(model: keras.Model, output: Path, console: Console) -> None:
+    """The same network in the other forms that Keras knows: each with how it is read again."""
+    from translator.files import Outputs
+    from translator.training.batchnorm import with_native_batchnorm
+
+    plain = with_native_batchnorm(model)  # loads anywhere: nothing of ours in it
+    forms = {
+        output.with_suffix(".h5"): "keras.models.load_model(…), or model.load_weights(…, by_name=True): legacy, whole",
+        output.with_suffix(".json"): "keras.models.model_from_json(text): the architecture alone",
+        output.with_suffix(".weights.h5"): "model.load_weights(…): the weights alone",
+    }
+    whole, text, weights = forms
+    with Outputs(forms, force=True) as files:
+        plain.save(files.path(whole))
+        files.path(text).write_text(plain.to_json(), encoding="utf-8")
+        partial = files.path(weights).with_name(files.path(weights).stem + ".weights.h5")
+        plain.save_weights(partial)
+        partial.replace(files.path(weights))
+        files.commit()
+    for path, how in forms.items():
+        console.print(f"  {path}  {how}")
+
+
+def load_data(folder: Path | None) -> Dataset:
+    """CIFAR-10 from that folder, or the digits."""
+    from translator.data.cifar import load_cifar10
+    from translator.data.digits import load_digits_32
+
+    return load_digits_32() if folder is None else load_cifar10(folder)
+
+
+@click.command(help=__doc__, epilog=EXAMPLES)
+@click.option(
+    "--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of CIFAR-10's python batches. [default: scikit-learn's digits, 3x32x32]",
+)  # fmt: skip
+@click.option("--blocks", default="2,2,2", show_default=True, help="Residual blocks in each stage.")
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: 80; 12 for the digits]")
+@click.option("--batch-size", type=click.IntRange(min=2), default=100, show_default=True)
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, help="Adam's rate.")
+@click.option(
+    "--lr-step", type=click.IntRange(min=1), help="Epochs until a third of it. [default: 20; 3 for the digits]"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and batches.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("resnet.keras"), show_default=True
+)
+@click.option("--resume", "go_on", is_flag=True, help="Go on from the last whole epoch of a run with this output.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--from-torch", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Go on from this PyTorch state."
+)
+@click.option("--to-torch", type=click.Path(dir_okay=False, path_type=Path), help="Leave a PyTorch state here.")
+@click.option("--export", "exports", is_flag=True, help="Also write .h5, .json and weights only.")
+def main(
+    folder: Path | None, blocks: str, epochs: int | None, batch_size: int, lr: float, lr_step: int | None,
+    seed: int, output: Path, go_on: bool, force: bool, from_torch: Path | None, to_torch: Path | None, exports: bool,
+) -> None:  # fmt: skip
+    from translator.errors import InputError
+
+    if output.exists() and not (go_on or force):
+        raise click.UsageError(f"{output} exists: give --resume to go on with it or --force to replace it")
+    if output.suffix != ".keras":
+        raise click.UsageError(f"-o {output}: end it in .keras")
+    usual = DIGITS if folder is None else CIFAR
+    recipe = Recipe(
+        data="digits" if folder is None else str(folder.resolve()),
+        blocks=blocks,
+        batch_size=batch_size,
+        lr=lr,
+        lr_step=lr_step or usual.lr_step,
+        seed=seed,
+    )
+    console = Console(highlight=False)
+    try:
+        data = load_data(folder)
+        run = start(recipe, data)
+        if from_torch is not None:
+            take_over(run, from_torch, data)
+        elif go_on:
+            resume(run, output, data)
+        if run.epoch < (epochs or usual.epochs):
+            train(run, data, epochs or usual.epochs, output)
+        if to_torch is not None:
+            hand_over(run, to_torch)
+        if exports:
+            export(run.model, output, console)
+    except (InputError, OSError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    right = count_right(run.model, data)
+    console.print(f"test accuracy {right / len(data.test_x):.2%} ({right} of {len(data.test_x)} images) → {output}")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
