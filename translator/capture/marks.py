@@ -57,6 +57,8 @@ class MarkMode(TorchFunctionMode):
             return _adaptive_pool(*_ADAPTIVE_POOLS[func], *args, **kwargs)
         if func in _ROLLS:
             return _roll(*args, **kwargs)
+        if func is functional.interpolate:
+            return _interpolate(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -133,3 +135,18 @@ def _roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:  # noqa: A002
         return torch.roll(input, shifts, dims)
     attributes: Attributes = {"shifts": moved, "axes": [a % input.ndim for a in axes]}
     return onnx_ops.symbolic(f"{DOMAIN}::Roll", [input], attributes, dtype=input.dtype, shape=input.shape, version=1)
+
+
+def _interpolate(
+    input: Tensor,  # noqa: A002
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Linear interpolation of a sequence as that of an image of height 1: the exporter would round its weights."""
+    if mode != "linear" or input.ndim != 3:
+        return functional.interpolate(input, size, scale_factor, mode, *args, **kwargs)
+    wide = [None if v is None else (1, v[0] if isinstance(v, tuple | list) else v) for v in (size, scale_factor)]
+    return functional.interpolate(input.unsqueeze(2), wide[0], wide[1], "bilinear", *args, **kwargs).squeeze(2)

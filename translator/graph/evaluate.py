@@ -69,12 +69,28 @@ def run(op: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any])
     """The outputs of one op on constants. Raises NotConstant where it can't be computed."""
     function = EVALUATORS.get(op)
     if function is None:
-        raise NotConstant
+        return reference(op, inputs, attributes)
     try:
         result = function(*inputs, **attributes)
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise NotConstant from error
     return tuple(_tidy(r) for r in result) if isinstance(result, tuple | list) else (_tidy(result),)
+
+
+def reference(op: str, inputs: list[np.ndarray | None], attributes: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """The outputs of an op that has no function here, by ONNX' reference implementation."""
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    if any(a is not None and a.dtype == object for a in inputs):
+        raise NotConstant
+    names = [f"i{i}" if a is not None else "" for i, a in enumerate(inputs)]
+    try:
+        node = helper.make_node(op, names, ["o0"], **attributes)
+        fed = {name: a for name, a in zip(names, inputs, strict=True) if a is not None}
+        return tuple(np.asarray(r) for r in ReferenceEvaluator(node).run(None, fed))
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, KeyError) as error:
+        raise NotConstant from error
 
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class PlanContext:
         self.held: dict[tuple[Piece, ...], tuple[Ref, Derived]] = {}
         self._by_binding: dict[tuple[str, str, tuple[WeightBinding, ...]], str] = {}
         self._moved: dict[tuple[str, Layout, Layout], Ref] = {}
+        self._uses: Counter[str] = Counter()
         self._materialiser = Materialiser(self)
 
     # Reading ---------------------------------------------------------------------------------------------------
@@ -82,6 +84,15 @@ class PlanContext:
     def param(self, node: NodeView, index: int) -> Derived | None:
         """The parameter at input `index`, with the steps it went through, or None."""
         return self.graph.derived.get(node.inputs[index]) if node.has(index) else None
+
+    def shared(self, source: Derived) -> bool:
+        """Whether a tensor of this parameter is read at more than one place of the graph."""
+        if not self._uses:
+            for node in self.graph.nodes:
+                for value in node.inputs:
+                    derived = self.graph.derived.get(value)
+                    self._uses.update({p.tensor for p in derived.pieces} if derived is not None else ())
+        return any(self._uses[p.tensor] > 1 for p in source.pieces)
 
     def arg(self, node: NodeView, index: int = 0, *, like: int | Layout | None = None) -> Arg:
         """Input `index` as an argument of a call: a value in the layout demanded, a number, or an array.

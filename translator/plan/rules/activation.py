@@ -68,7 +68,7 @@ def _bound(node: NodeView, ctx: PlanContext, index: int) -> Any:
 def elu(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an ELU: alpha·(exp(x) − 1) below 0; Celu divides x by alpha first. Source: ONNX Elu-6, Celu-12."""
     alpha = node.attr("alpha", 1.0)
-    if node.op == "Celu" and alpha != 1.0:
+    if node.op == "Celu":
         return ctx.op(node, "celu", ctx.arg(node), alpha)
     return ctx.layer(node, "ELU", {"alpha": alpha})
 

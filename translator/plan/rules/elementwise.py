@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
@@ -61,7 +63,13 @@ def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
         return None
     scale, value, layout = ctx.param(node, index), node.inputs[1 - index], ctx.out_layout(node)
     rank = len(layout.axes)
-    if scale is None or ctx.rank(value) != rank or layout.view is not None or len(scale.shape) > rank:
+    if (
+        scale is None
+        or ctx.shared(scale)
+        or ctx.rank(value) != rank
+        or layout.view is not None
+        or len(scale.shape) > rank
+    ):
         return None
     width = ctx.shape(value)[layout.axes[-1]]
     laid = scale.reshape((1,) * (rank - len(scale.shape)) + scale.shape).permute(layout.axes)
@@ -122,11 +130,16 @@ def total(node: NodeView, ctx: PlanContext) -> Ref:
     return result  # type: ignore[no-any-return]
 
 
-@rule("Mod", since=10, keras="keras.ops.mod, keras.ops.fmod")
+@rule("Mod", since=10, keras="keras.ops.mod")
 def mod(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a remainder: the divisor's sign, or with fmod=1 the dividend's. Source: ONNX Mod-13."""
-    op = "fmod" if node.attr("fmod", 0) else "mod"
-    return ctx.op(node, op, aligned(node, ctx, 0), aligned(node, ctx, 1))
+    a, b = aligned(node, ctx, 0), aligned(node, ctx, 1)
+    if not node.attr("fmod", 0):
+        return ctx.op(node, "mod", a, b)
+    sizes = [ctx.op(node, "absolute", v, role="size") if isinstance(v, Ref) else np.abs(v) for v in (a, b)]
+    rest = ctx.op(node, "mod", *sizes, role="rest")
+    sign = ctx.op(node, "sign", a, role="sign") if isinstance(a, Ref) else np.sign(a)
+    return ctx.op(node, "multiply", rest, sign, role="signed")
 
 
 @rule("BitShift", since=11, keras="keras.ops.left_shift, keras.ops.right_shift")
@@ -145,7 +158,12 @@ def where(node: NodeView, ctx: PlanContext) -> Ref:
 @rule(*_UNARY, since=1, keras="keras.ops")
 def unary(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an element-wise function of keras.ops. Shapes: any. Source: ONNX; keras.ops."""
-    return ctx.op(node, _UNARY[node.op], ctx.arg(node))
+    x = ctx.arg(node)
+    if node.op != "Asinh":
+        return ctx.op(node, _UNARY[node.op], x)
+    # TensorFlow cancels digits of large negative numbers: the function is odd, so ask it on the other side.
+    positive = ctx.op(node, "arcsinh", ctx.op(node, "absolute", x, role="size"), role="positive")
+    return ctx.op(node, "multiply", positive, ctx.op(node, "sign", x, role="sign"))
 
 
 @rule("IsInf", since=10, keras="keras.ops.isinf, isposinf, isneginf")

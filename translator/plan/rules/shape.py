@@ -201,3 +201,10 @@ def channel_shuffle(node: NodeView, ctx: PlanContext) -> Ref:
             role="shuffle",
         )
     return ctx.op(node, "reshape", mixed, tuple(-1 if d is None else d for d in shape), role="shuffle")
+
+
+@rule("Trilu", since=14, keras="keras.ops.tril, keras.ops.triu")
+def trilu(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the lower or upper triangle of the last two axes. Source: ONNX Trilu-14."""
+    (offset,) = ctx.ints(node, 1) or [0]
+    return ctx.op(node, "triu" if node.attr("upper", 1) else "tril", ctx.arg(node), offset)
