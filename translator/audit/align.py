@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from torch import nn
 
+from translator.audit.attention import attention_normalised
 from translator.audit.bind import Bound, bind
 from translator.audit.claim import claims_of, parameter_claim
 from translator.audit.folds import absorb_folded_norms
@@ -16,6 +17,7 @@ from translator.audit.keras_network import KerasNetwork, network_of
 from translator.audit.matching import coverage, match
 from translator.audit.network import Network, Unit
 from translator.audit.normalise import normalised
+from translator.audit.packing import same_packing
 from translator.audit.torch_network import TorchNetwork, trace_module
 from translator.audit.values import Values, choose, match_values
 from translator.claims import Claims
@@ -78,7 +80,9 @@ def align(
     torch_side = trace_module(module, args, kwargs)
     graph = split_activations(graph_of_any(model))
     keras_side = network_of(model, graph, input_shapes(torch_side.network, graph))
-    left, right = normalised(torch_side.network), normalised(keras_side.network)
+    left = attention_normalised(normalised(torch_side.network))
+    right = attention_normalised(normalised(keras_side.network))
+    left = same_packing(left, right, torch_side.moves)
     matching = match(left, right)
     left = absorb_folded_norms(left, right, matching.pairs)
     left, right = _past_dropouts(left, 0, matching.pairs), _past_dropouts(right, 1, matching.pairs)

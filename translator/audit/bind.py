@@ -12,7 +12,7 @@ import numpy as np
 from translator.audit.network import Unit, Weight
 from translator.bindings import Permute, Piece, Reshape, Step, WeightBinding, to_keras
 from translator.types import Layout
-from translator.verify.facts import Attention, Conv, Dense, Embedding, Norm, Recurrent
+from translator.verify.facts import Conv, Dense, Embedding, Norm, Recurrent
 
 How = Literal["same", "sum", "constant", "computed"]
 
@@ -67,10 +67,6 @@ def bind(t: Unit, k: Unit, read: Layout | None) -> list[Bound]:
             from translator.audit.bind_recurrent import recurrent
 
             found = list(recurrent(t, k))
-        case (Attention(), Attention()):
-            from translator.audit.bind_attention import attention
-
-            found = list(attention(t, k))
         case _:
             found = list(_in_order(t, k, read))
     claimed = {id(b.keras.handle) for b in found}
@@ -95,7 +91,7 @@ def _same(t: Unit, k: Unit, slot: str, weight: Weight) -> Bound:
     steps: tuple[Step, ...] = ()
     if tensor.shape != weight.shape:
         steps = (Reshape(before=tensor.shape, after=weight.shape),)
-    return made(t, k, weight, (Piece(tensor=tensor.name),), steps)
+    return made(t, k, weight, tensor.parts, steps)
 
 
 def _only_keras(t: Unit, k: Unit, weight: Weight) -> Bound:
@@ -129,7 +125,7 @@ def _linear(t: Unit, k: Unit, read: Layout | None) -> Iterator[Bound]:
     if tensor is not None and kernel is not None and not tensor.derived and tensor.size == kernel.size:
         steps = kernel_steps(t, k, tensor, kernel, read)
         if steps is not None:
-            yield made(t, k, kernel, (Piece(tensor=tensor.name),), steps)
+            yield made(t, k, kernel, tensor.parts, steps)
     bias, theirs = t.weight("bias"), _by_end(k, "bias")
     if bias is not None and theirs is not None and bias.size == theirs.size:
         yield _same(t, k, "bias", theirs)
@@ -224,11 +220,11 @@ def _norm(t: Unit, k: Unit, read: Layout | None) -> Iterator[Bound]:
             order = tuple(a - 1 for a in read.axes[1:])
             laid = _permuted(image, order)
             steps = (Reshape(before=tensor.shape, after=image), Permute(axes=order))
-            yield made(t, k, variable, (Piece(tensor=tensor.name),), (*steps, Reshape(before=laid, after=tensor.shape)))
+            yield made(t, k, variable, tensor.parts, (*steps, Reshape(before=laid, after=tensor.shape)))
         elif axes is None:
             yield _same(t, k, slot, variable)
         else:
-            yield made(t, k, variable, (Piece(tensor=tensor.name),), (Permute(axes=axes),))
+            yield made(t, k, variable, tensor.parts, (Permute(axes=axes),))
 
 
 def _image(read: Layout | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -260,7 +256,7 @@ def _in_order(t: Unit, k: Unit, read: Layout | None) -> Iterator[Bound]:
         waiting.remove(variable)
         axes = _axes_of_whole(tensor, variable, read)
         steps = (Permute(axes=axes),) if axes else tuple(_reshape(tensor.shape, variable.shape))
-        yield made(t, k, variable, (Piece(tensor=tensor.name),), steps)
+        yield made(t, k, variable, tensor.parts, steps)
 
 
 def _axes_of_whole(tensor: Weight, variable: Weight, read: Layout | None) -> tuple[int, ...] | None:

@@ -27,6 +27,7 @@ def claims_of(
     """Every module call whose result has a twin, the models' own inputs and outputs, and every variable."""
     say = _Sayer(keras_side, values)
     covers = {**_absorbed(left, torch_side.calls), **_never_negative(left, pairs)}
+    covers = _with_inner(covers, torch_side.calls, [t for t, _ in pairs], say)
     silent = {key for covered in covers.values() for key in covered}
     modules = [
         claim
@@ -88,6 +89,28 @@ def _absorbed(left: Network, calls: Sequence[ModuleCall]) -> dict[Key, tuple[Key
         parts = {(u.path, u.call) for u in (*unit.absorbed, unit) if u.module is not None} - {last}
         if last is not None and last[0] and parts:
             found[last] = tuple(sorted(parts, key=lambda key: order.get(key, 0)))
+    return found
+
+
+def _with_inner(
+    covers: Mapping[Key, tuple[Key, ...]], calls: Sequence[ModuleCall], paired: Sequence[Unit], say: _Sayer
+) -> dict[Key, tuple[Key, ...]]:
+    """A layer whose partner is a part of a Keras layer has no value there: the call around it speaks for it."""
+    found = dict(covers)
+    order = {(c.path, c.call): place for place, c in enumerate(calls)}
+    spoken = {key for covered in covers.values() for key in covered}
+    inner = {(u.path, u.call) for p in paired for u in (p, *p.absorbed) if u.module is not None}
+    for call in calls:
+        key = (call.path, call.call)
+        if not call.leaf or key not in inner or key in spoken or any(say.value(v) for v in call.outputs):
+            continue
+        around = [
+            c for c in calls[order[key] + 1 :]
+            if c.path and (call.path.startswith(c.path + ".")) and any(say.value(v) for v in c.outputs)
+        ]  # fmt: skip
+        if around:
+            outer = (around[0].path, around[0].call)
+            found[outer] = tuple(sorted({*found.get(outer, ()), key}, key=lambda k: order[k]))
     return found
 
 

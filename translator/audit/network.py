@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from translator.bindings import Piece
 from translator.types import Shape
 from translator.verify.facts import Facts
 
@@ -22,7 +23,8 @@ class Weight:
 
     slot: what it is to the unit ("weight", "running_mean"; "kernel", "moving_mean"). name: in PyTorch the state-dict
     name; in Keras the layer's path and the slot. trainable: a parameter, or a trainable variable. derived: the unit
-    computes with something made of it (a standardised kernel), not with itself. handle: Keras' variable.
+    computes with something made of it (a standardised kernel), not with itself. handle: Keras' variable. pieces: where
+    it is not a whole tensor of PyTorch's: the parts of tensors that it is, one below the other.
     """
 
     slot: str
@@ -31,11 +33,17 @@ class Weight:
     trainable: bool = True
     derived: bool = False
     handle: Any = field(default=None, compare=False, repr=False)
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def parts(self) -> tuple[Piece, ...]:
+        """The PyTorch tensors, or parts of them, that it is, one below the other."""
+        return self.pieces or (Piece(tensor=self.name),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
