@@ -212,7 +212,7 @@ class Auxiliary(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.aux = nn.Linear(4, 3), nn.Linear(4, 9)
+        self.fc, self.aux = nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7))
         self.register_buffer("scale", torch.tensor(2.0))
         self.register_buffer("spare", torch.ones(5), persistent=False)
 
@@ -237,11 +237,22 @@ def test_parameters_that_inference_does_not_use_are_a_named_gap() -> None:
     report = pair.prove()
     assert accepted(report)
     assert [(g.reason, g.count, g.layers) for g in report.balance.gaps] == [
-        ("parameters that inference does not use", -45, ("aux",))
+        ("parameters that inference does not use", -49, ("aux.0", "aux.1"))
     ]
-    assert {d.kind for d in report.differences} == {"unused in inference", "buffer"}
+    assert {d.kind for d in report.differences} == {"unused in inference", "buffer", "num_batches_tracked"}
     assert pair.module.training
     assert pair.module.fc.training
+
+
+def test_statistic_behind_a_scale_of_zero_is_never_taken_for_an_unused_one(rng: np.random.Generator) -> None:
+    """No number of the output shows it, but its module is called."""
+    pair = shared_pair(rng)
+    pair.module.stage[1].weight.data.zero_()
+    pair.load_own()
+    pair.weights = [w for w in pair.weights if w.variable != "moving_mean"]
+    report = pair.prove()
+    assert report.verdict is Verdict.DIFFERENT
+    assert "stage.1.running_mean is nowhere in the Keras model" in str(report.differences)
 
 
 def test_used_parameter_is_never_taken_for_an_unused_one() -> None:

@@ -107,9 +107,9 @@ def keep_books(module: nn.Module, model: keras.Model, claims: Claims, unused: It
 
 
 def unbooked(module: nn.Module, claims: Claims) -> list[str]:
-    """Names of the parameters that no claim mentions under any name."""
+    """Names of the parameters and statistics that no claim mentions under any name."""
     claimed = {claims.aliases.get(n, n) for c in claims.parameters for n in c.tensors}
-    held = {h.name: h for h in held_tensors(module).values() if h.parameter}
+    held = {h.name: h for h in held_tensors(module).values() if h.parameter or h.statistic}
     return [h.name for h in held.values() if not claimed & {claims.aliases.get(n, n) for n in h.names}]
 
 
@@ -333,7 +333,8 @@ def _gaps(ledger: Ledger) -> list[Gap]:
     for held in folded.values():
         add("weights folded together", -held.tensor.numel(), [held.layer])
     for held in ledger.unused:
-        add("parameters that inference does not use", -held.tensor.numel(), [held.layer])
+        if held.parameter:
+            add("parameters that inference does not use", -held.tensor.numel(), [held.layer])
     return [Gap(reason=r, count=n, layers=tuple(layers)) for r, (n, layers) in shares.items() if n]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -79,12 +79,20 @@ def is_unused(
 def unused_parameters(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: Sequence[str]
 ) -> list[str]:
-    """Those of the named parameters that the outputs in evaluation mode don't depend on (auxiliary heads).
+    """Those of the named parameters and buffers that the outputs in evaluation mode don't depend on (auxiliary heads).
 
-    No gradient reaches them, and other numbers in their place change no bit of the outputs.
+    No gradient reaches a parameter, a buffer's module is never called, and other numbers in their place change no bit
+    of the outputs.
     """
+    if not names:
+        return []
     tensors = {name: named_tensors(module)[name] for name in names}
-    unreached = [n for n in _unreached(module, args, kwargs, tensors) if tensors[n].is_floating_point()]
+    parameters = {name: t for name, t in tensors.items() if isinstance(t, nn.Parameter)}
+    calls = _Calls()
+    run(module, args, kwargs, calls)
+    idle = [n for n in tensors if n not in parameters and n.rpartition(".")[0] not in calls.paths]
+    without_gradient = _unreached(module, args, kwargs, parameters) if parameters else []
+    unreached = [n for n in (*without_gradient, *idle) if tensors[n].is_floating_point()]
     if not unreached:
         return []
     own = {name: tensors[name].detach().clone() for name in unreached}
@@ -122,6 +130,22 @@ def _unreached(
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
     return [name for name, gradient in zip(tensors, gradients, strict=True) if gradient is None]
+
+
+@dataclass(slots=True)
+class _Calls:
+    """A listener that only remembers which modules were called."""
+
+    paths: set[str] = field(default_factory=set)
+
+    def enter(self, event: ModuleEvent) -> bool:
+        """Nothing is needed of the arguments."""
+        self.paths.add(event.path)
+        return False
+
+    def leave(self, event: ModuleEvent, outputs: list[torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Nothing is put in place of the outputs."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
