@@ -14,7 +14,7 @@ from translator.audit.network import Network, Unit, Weight
 from translator.audit.normalise import rebuilt
 from translator.bindings import Piece
 from translator.types import Shape
-from translator.verify.facts import Activation, Attention, Dense, Presence
+from translator.verify.facts import Activation, Attention, Dense, Dropout, Presence
 
 _PARTS = ("query", "key", "value")
 
@@ -155,11 +155,21 @@ def _written_out(network: Network) -> Network:
             continue
         absorbed = (scores, *masks, softmax, *through)
         gone.update(u.index for u in absorbed)
+        rates = [u.facts.rate for u in through if isinstance(u.facts, Dropout)]
+        facts = _heads(network.shapes[scores.inputs[0]], max(rates, default=0.0))
         units[unit.index] = replace(
-            unit, kind="attend", signature=(), inputs=(*scores.inputs, unit.inputs[1]), text="attention",
+            unit, kind="attend", signature=(), inputs=(*scores.inputs, unit.inputs[1]), text="attention", facts=facts,
             absorbed=(*unit.absorbed, *absorbed), weights=tuple(w for u in masks for w in u.weights),
         )  # fmt: skip
     return rebuilt(network, (u for u in units if u.index not in gone), network.past)
+
+
+def _heads(shape: Shape, dropout: float) -> Attention | None:
+    """What is known of attention on queries of the shape (N, heads, tokens, size)."""
+    heads, size = (shape[1], shape[3]) if len(shape) == 4 else (None, None)
+    if heads is None or size is None:
+        return None
+    return Attention(heads=heads, width=heads * size, bias=Presence.NONE, dropout=dropout, packed=None)
 
 
 def _above(

@@ -325,9 +325,12 @@ def _recurrent(want: Recurrent, got: Recurrent, layer: str, _: bool) -> Findings
 def _attention(want: Attention, got: Attention, layer: str, _: bool) -> Findings:
     yield from _setting("heads", want.heads, got.heads, Effect.INFERENCE, f"{layer}(num_heads={want.heads})")
     yield from _setting("width", want.width, got.width, Effect.INFERENCE)
-    yield from _setting("dropout", want.dropout, got.dropout, Effect.TRAINING, f"{layer}(dropout={want.dropout:g})")
-    words = {True: "one matrix for query, key and value", False: "a matrix each"}
-    yield from _setting("packed-projections", words[want.packed], words[got.packed], Effect.NOTHING)
+    if want.dropout is not None and got.dropout is not None:
+        fix = f"{layer}(dropout={want.dropout:g})"
+        yield from _setting("dropout", want.dropout, got.dropout, Effect.TRAINING, fix)
+    if want.packed is not None and got.packed is not None:
+        words = {True: "one matrix for query, key and value", False: "a matrix each"}
+        yield from _setting("packed-projections", words[want.packed], words[got.packed], Effect.NOTHING)
     yield from _bias(want, got)
 
 

@@ -154,13 +154,14 @@ class Recurrent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Multi-head attention. packed: query, key and value projections in one matrix."""
+    """Multi-head attention. packed: query, key and value projections in one matrix. dropout, packed: None where the
+    way it is written does not say."""
 
     heads: int
     width: int
     bias: Presence
-    dropout: float
-    packed: bool
+    dropout: float | None
+    packed: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
