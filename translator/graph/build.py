@@ -79,6 +79,7 @@ class Builder:
         self.baked: dict[str, str] = {}
         self.sequences: dict[str, tuple[str, ...]] = {}
         self._alias: dict[str, str] = {}
+        self._counting: dict[str, Any] = {}
         self._borders: dict[tuple[str, int, str], dict[int, str]] = {}
 
     def resolve(self, name: str) -> str:
@@ -148,13 +149,42 @@ class Builder:
             return
         view = self._filled(view)
         self._complete(view)
-        if changes_nothing(view, self.shapes, self.dtypes, self.constants):
+        self._counted(view)
+        if view.op == "ScatterND" and self._replaces_all(view):
+            self._alias[view.outputs[0]] = view.inputs[2]
+        elif changes_nothing(view, self.shapes, self.dtypes, self.constants):
             self._alias[view.outputs[0]] = view.inputs[0]
         else:
             self.nodes.append(view)
 
+    def _counted(self, view: NodeView) -> None:
+        """Note which values are 0, 1, 2 … up to a size, as a vector or a column."""
+        if view.op == "Range" and all(i in self.constants for i in view.inputs):
+            start, limit, step = (integers(self.constants[i])[0] for i in view.inputs)
+            if start == 0 and step == 1:
+                self._counting[view.outputs[0]] = limit
+                self.shapes[view.outputs[0]] = (limit,)
+        elif view.op in ("Unsqueeze", "Reshape") and view.inputs[0] in self._counting:
+            self._counting[view.outputs[0]] = self._counting[view.inputs[0]]
+
+    def _replaces_all(self, view: NodeView) -> bool:
+        """Whether a ScatterND writes every row of its data: `x[:] = y`."""
+        data, indices, updates = view.inputs
+        shape = self.shapes.get(data)
+        whole = shape is not None and self._counting.get(indices) == shape[0] and self.shapes.get(updates) == shape
+        return whole and view.attr("reduction", "none") == "none" and len(self.shapes[indices]) == 2
+
     def _filled(self, view: NodeView) -> NodeView:
-        """A fill of a dynamic shape is one number, expanded."""
+        """A fill of a dynamic shape is one number, expanded; so are repetitions along axes of size 1."""
+        if view.op == "Tile" and view.inputs[1] in self.constants and view.inputs[0] in self.shapes:
+            repeats, shape = integers(self.constants[view.inputs[1]]), self.shapes[view.inputs[0]]
+            if all(r == 1 or d == 1 for r, d in zip(repeats, shape, strict=True)):
+                target = f"{view.outputs[0]}:target"
+                dims = [d * r for d, r in zip(shape, repeats, strict=True)]
+                self.constants[target] = np.array(
+                    dims, dtype=object if any(not isinstance(d, int) for d in dims) else np.int64
+                )
+                return replace(view, op="Expand", inputs=(view.inputs[0], target))
         if view.op != "ConstantOfShape" or view.inputs[0] not in self.constants:
             return view
         value = np.asarray(view.attr("value", np.zeros(1, dtype=np.float32)))
@@ -192,9 +222,9 @@ class Builder:
             raise view.unsupported("a split into parts of unknown number", reason="data-dependent-shape")
         each = integers(split)
         sizes = each if split.ndim else [min(each[0], size - i) for i in range(0, size, each[0])]
-        name = f"{view.outputs[0]}_sizes"
+        name = f"{view.outputs[0]}:sizes"
         self.constants[name] = np.array(sizes, dtype=np.int64)
-        parts = tuple(f"{view.outputs[0]}_{i}" for i in range(len(sizes)))
+        parts = tuple(f"{view.outputs[0]}:part{i}" for i in range(len(sizes)))
         self.sequences[view.outputs[0]] = parts
         self.dtypes.update(dict.fromkeys(parts, self.dtypes.get(view.inputs[0], "float32")))
         return replace(view, op="Split", inputs=(view.inputs[0], name), outputs=parts, attributes={"axis": axis})

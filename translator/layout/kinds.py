@@ -67,7 +67,8 @@ def _own_order(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dema
 def _spatial(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """Keras' convolutions and poolings are channels-last; a kernel that is computed comes as (*k, in, out)."""
     wanted = {v: Layout.identity(graph.rank(v)) for v in have}
-    wanted[node.inputs[0]] = Layout.channels_last(graph.rank(node.inputs[0]))
+    if node.inputs[0] in have:
+        wanted[node.inputs[0]] = Layout.channels_last(graph.rank(node.inputs[0]))
     if node.op in ("Conv", "ConvTranspose") and node.inputs[1] in have:
         wanted[node.inputs[1]] = Layout(axes=(*range(2, graph.rank(node.inputs[1])), 1, 0))
     return Demand(inputs=wanted, outputs=tuple(Layout.channels_last(len(graph.shapes[o])) for o in node.outputs if o))
@@ -322,5 +323,5 @@ def _attention(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dema
     return Demand(inputs=wanted, outputs=(layout,))
 
 
-_MANY = frozenset({_together, _matmul, _einsum, _gather, _attention, _own_order})
+_MANY = frozenset({_spatial, _together, _matmul, _einsum, _gather, _attention, _own_order})
 """Kinds that look after inputs which don't depend on the model's input themselves."""

@@ -176,6 +176,8 @@ def _nodes(chain: Sequence[NodeView], steps: Steps, edit: Edit) -> list[NodeView
     last, value = chain[-1], chain[0].inputs[0]
     out = last.outputs[0]
     plain = replace(last, domain="", attributes={})
+    if not steps.count:
+        return [replace(plain, op="Identity", inputs=(value,), outputs=(out,))]
     nodes: list[NodeView] = []
     if steps.cut is not None:
         name = edit.value(f"{out}:cut", steps.cut, value)

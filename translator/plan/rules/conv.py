@@ -37,7 +37,7 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
     config: dict[str, Any] = {"strides": (1,) * spatial if thinned else strides, "padding": padding}
     if max(dilation) > 1:
         config["dilation_rate"] = dilation
-    if weight is None or not ctx.is_runtime(node, 0):
+    if weight is None:
         y = _computed_kernel(node, ctx, config, x)
     else:
         y = _layer(node, ctx, weight, node.attr("group", 1), {"kernel_size": kernel, **config}, x)

@@ -158,12 +158,7 @@ def where(node: NodeView, ctx: PlanContext) -> Ref:
 @rule(*_UNARY, since=1, keras="keras.ops")
 def unary(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an element-wise function of keras.ops. Shapes: any. Source: ONNX; keras.ops."""
-    x = ctx.arg(node)
-    if node.op != "Asinh":
-        return ctx.op(node, _UNARY[node.op], x)
-    # TensorFlow cancels digits of large negative numbers: the function is odd, so ask it on the other side.
-    positive = ctx.op(node, "arcsinh", ctx.op(node, "absolute", x, role="size"), role="positive")
-    return ctx.op(node, "multiply", positive, ctx.op(node, "sign", x, role="sign"))
+    return ctx.op(node, _UNARY[node.op], ctx.arg(node))
 
 
 @rule("IsInf", since=10, keras="keras.ops.isinf, isposinf, isneginf")

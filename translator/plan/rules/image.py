@@ -112,3 +112,16 @@ def _resampled(node: NodeView, ctx: PlanContext, x: Arg, axis: int, size: int, o
     return ctx.op(
         node, "einsum", equation, x, held(ctx, node, f"resize{axis}", matrix.astype(np.float32)), role=f"axis{axis}"
     )
+
+
+@rule("Col2Im", since=18, keras="keras.ops.fold")
+def col2im(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the sum of overlapping blocks back into an image (N, C, H, W). Source: ONNX Col2Im-18; torch.nn.Fold."""
+    size, block = ctx.ints(node, 1) or [], ctx.ints(node, 2) or []
+    pads = list(node.attr("pads") or (0,) * (2 * len(size)))
+    if len(size) != 2 or pads[:2] != pads[2:]:
+        raise node.unsupported("other than two axes, or uneven padding", reason="rank")
+    return ctx.op(
+        node, "fold", ctx.arg(node), tuple(size), tuple(block), dilation=tuple(node.attr("dilations") or (1, 1)),
+        padding=tuple(pads[:2]), stride=tuple(node.attr("strides") or (1, 1)),
+    )  # fmt: skip

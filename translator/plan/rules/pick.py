@@ -10,7 +10,7 @@ from translator.graph.evaluate import integers
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
-from translator.plan.materialise import LARGE, constant_index, table
+from translator.plan.materialise import LARGE, constant_index, table, zeros
 from translator.plan.registry import rule
 
 _FAR = 1 << 31
@@ -193,13 +193,44 @@ def gather_nd(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, "take", x, ctx.op(node, "sum", scaled, axis=-1, role="row"), axis=0)
 
 
-@rule("ScatterND", since=11, keras="keras.ops.scatter_update")
+@rule("ScatterND", since=11, keras="keras.ops.concatenate for rows in a row, keras.ops.scatter_update")
 def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan the replacement of elements at constant places. Source: ONNX ScatterND-16."""
+    """Plan the replacement of elements at places given as index tuples. Source: ONNX ScatterND-16."""
     if node.attr("reduction", "none") != "none":
         raise node.unsupported(f"reduction={node.attr('reduction')}")
-    index = _own(node, ctx, 1)
-    return ctx.op(node, "scatter_update", _own(node, ctx, 0), index, _own(node, ctx, 2))
+    index = ctx.const(node, 1)
+    if index is not None and index.ndim == 2 and index.shape[1] == 1 and index.dtype != object:
+        rows = _as_slice(index[:, 0])
+        if isinstance(rows, slice) and rows.step is None:
+            return _rows_replaced(node, ctx, rows)
+    places = _own(node, ctx, 1)
+    return ctx.op(node, "scatter_update", _own(node, ctx, 0), places, _own(node, ctx, 2))
+
+
+def _rows_replaced(node: NodeView, ctx: PlanContext, rows: slice) -> Ref:
+    """Rows from one place to another replaced: what is before, the new rows, what is after."""
+    size = ctx.shape(node.inputs[0])[0]
+    data, updates = _own(node, ctx, 0), _own(node, ctx, 2)
+    parts: list[Arg] = [updates]
+    if rows.start:
+        parts.insert(0, ctx.op(node, "get_item", data, (slice(None, rows.start),), role="before"))
+    if size is None or rows.stop < size:
+        parts.append(ctx.op(node, "get_item", data, (slice(rows.stop, None),), role="after"))
+    if len(parts) == 1:
+        return updates  # type: ignore[no-any-return]
+    return ctx.op(node, "concatenate", parts, axis=0, role="replaced")
+
+
+@rule("Range", since=11, keras="keras.ops.cumsum")
+def range_(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan start, start + step … up to a dynamic size of an input. Raises: UnsupportedError for any other limit."""
+    start, limit, step = (ctx.const(node, i) for i in range(3))
+    if start is None or limit is None or step is None or start.item() != 0 or step.item() != 1:
+        raise node.unsupported("bounds that are computed at run time", reason="data-dependent-shape")
+    ones = ctx.op(
+        node, "add", ctx.op(node, "cast", zeros(ctx, node, limit.item()), "int32", role="int"), 1, role="ones"
+    )
+    return ctx.op(node, "subtract", ctx.op(node, "cumsum", ones, axis=0, role="count"), 1, role="range")
 
 
 @rule("Pad", since=11, keras="ZeroPadding1D/2D/3D, keras.ops.pad, keras.ops.take for edge and wrap")
