@@ -9,6 +9,7 @@ from translator.graph.fusions.linear import fuse_linear
 from translator.graph.fusions.small import (
     drop_expands,
     fuse_channel_shuffle,
+    fuse_selects,
     fuse_silu,
     fuse_slices,
     fuse_table_lookup,
@@ -21,6 +22,7 @@ Fusion = Callable[[Graph], Graph]
 FUSIONS: tuple[Fusion, ...] = (
     fuse_table_lookup,
     drop_expands,
+    fuse_selects,
     fuse_linear,
     fuse_views,
     fuse_silu,

@@ -307,6 +307,8 @@ def _einsum(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 def _matmul(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """einsum multiplies operands of any layout; the result comes in the first operand's where ranks agree."""
     rank = len(graph.shapes[node.outputs[0]])
+    if len({graph.shapes[v][:-2] for v in node.inputs}) > 1:
+        return _own_order(node, have, graph)
     wanted = {v: (a if a.view is None else Layout.identity(len(a.axes))) for v, a in have.items()}
     first = wanted.get(node.inputs[0])
     out = first if first is not None and len(first.axes) == rank else Layout.identity(rank)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from translator.layout.assign import Assignment
 from translator.plan.calls import Arg, Call, LayerCall, LayerSpec, OpCall, Ref
 from translator.plan.materialise import Materialiser
 from translator.plan.naming import Namer, clean
+from translator.plan.sharing import Sharing
 from translator.types import Layout, Shape
 
 
@@ -36,7 +36,7 @@ class PlanContext:
         self.held: dict[tuple[Piece, ...], tuple[Ref, Derived]] = {}
         self._by_binding: dict[tuple[str, str, tuple[WeightBinding, ...]], str] = {}
         self._moved: dict[tuple[str, Layout, Layout], Ref] = {}
-        self._uses: Counter[str] = Counter()
+        self.sharing = Sharing(graph)
         self._materialiser = Materialiser(self)
 
     # Reading ---------------------------------------------------------------------------------------------------
@@ -82,17 +82,12 @@ class PlanContext:
         return values
 
     def param(self, node: NodeView, index: int) -> Derived | None:
-        """The parameter at input `index`, with the steps it went through, or None."""
-        return self.graph.derived.get(node.inputs[index]) if node.has(index) else None
+        """The parameter at input `index`, with the steps it went through, or None.
 
-    def shared(self, source: Derived) -> bool:
-        """Whether a tensor of this parameter is read at more than one place of the graph."""
-        if not self._uses:
-            for node in self.graph.nodes:
-                for value in node.inputs:
-                    derived = self.graph.derived.get(value)
-                    self._uses.update({p.tensor for p in derived.pieces} if derived is not None else ())
-        return any(self._uses[p.tensor] > 1 for p in source.pieces)
+        None, too, for one that several different layers read: it is a weight of its own, and `arg` gives it.
+        """
+        found = self.graph.derived.get(node.inputs[index]) if node.has(index) else None
+        return None if found is None or self.sharing.how(found) == "free" else found
 
     def arg(self, node: NodeView, index: int = 0, *, like: int | Layout | None = None) -> Arg:
         """Input `index` as an argument of a call: a value in the layout demanded, a number, or an array.
@@ -132,16 +127,7 @@ class PlanContext:
 
         args: input 0 by default. role: names the layer where it isn't the module's main one ("pad").
         """
-        bindings = tuple(_binding(k, v) for k, v in (weights or {}).items())
-        key = (cls, repr(sorted((config or {}).items())), bindings)
-        name = self._by_binding.get(key) if any(b.pieces for b in bindings) else None
-        if name is None:
-            name = self.namer.name(node.origin, role or cls, main=main and not role)
-            self.layers[name] = LayerSpec(
-                name=name, cls=cls, config=dict(config or {}), bindings=bindings, origin=node.origin
-            )
-            if any(b.pieces for b in bindings):
-                self._by_binding[key] = name
+        name = self._layer_name(node, cls, config or {}, weights or {}, role=role, main=main)
         arguments = tuple(args) if args is not None else (self.arg(node),)
         return self._call(node, name, arguments)[0]
 
@@ -153,14 +139,12 @@ class PlanContext:
         weights: Mapping[str, Derived | np.ndarray],
         args: Sequence[Arg],
         *,
-        outputs: int,
+        outputs: int = 1,
         role: str = "",
         kwargs: Mapping[str, Arg] | None = None,
     ) -> tuple[Ref, ...]:
         """Add a call of a layer that gives `outputs` values, or takes arguments by name."""
-        bindings = tuple(_binding(k, v) for k, v in weights.items())
-        name = self.namer.name(node.origin, role or cls, main=not role)
-        self.layers[name] = LayerSpec(name=name, cls=cls, config=dict(config), bindings=bindings, origin=node.origin)
+        name = self._layer_name(node, cls, config, weights, role=role, main=not role)
         return self._call(node, name, args, outputs=outputs, kwargs=kwargs)
 
     def weight_layer(
@@ -173,10 +157,34 @@ class PlanContext:
         args: Sequence[Arg],
     ) -> Ref:
         """Add a layer that only holds the parameter `owner`, named after it ("encoder_pos_embedding")."""
-        bindings = tuple(_binding(k, v) for k, v in weights.items())
-        name = self.namer.unique(clean(owner))
-        self.layers[name] = LayerSpec(name=name, cls=cls, config=dict(config), bindings=bindings, origin=node.origin)
+        name = self._layer_name(node, cls, config, weights, owner=owner)
         return self._call(node, name, args)[0]
+
+    def _layer_name(
+        self,
+        node: NodeView,
+        cls: str,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Derived | np.ndarray],
+        *,
+        role: str = "",
+        main: bool = True,
+        owner: str = "",
+    ) -> str:
+        """The layer of this class on these parameters: one that is there already, or a new one."""
+        bindings = tuple(_binding(k, v) for k, v in weights.items())
+        tied = bool(bindings) and all(b.pieces for b in bindings)
+        key = (cls, repr(sorted(config.items())), bindings)
+        if tied and key in self._by_binding:
+            return self._by_binding[key]
+        if owner:
+            name = self.namer.unique(clean(owner))
+        else:
+            name = self.namer.name(node.origin, role or cls, main=main and not role)
+        self.layers[name] = LayerSpec(name=name, cls=cls, config=dict(config), bindings=bindings, origin=node.origin)
+        if tied:
+            self._by_binding[key] = name
+        return name
 
     def op(self, node: NodeView, op: str, *args: Arg, role: str = "", main: bool = True, **kwargs: Arg) -> Ref:
         """Add a call of `keras.ops.<op>` that gives one value. role: names it where it isn't the module's main one."""

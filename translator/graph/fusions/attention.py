@@ -44,6 +44,9 @@ def _fuse(softmax: NodeView, edit: Edit) -> None:
     value = last.inputs[1]
     if any(not edit.graph.is_runtime(v) or edit.graph.rank(v) != 4 for v in (query, turned, value)):
         return
+    query, scale, scaled = _unscaled(query, edit)
+    found.nodes += scaled
+    found.scale *= scale
     key, before = _key(turned, edit, product)
     inputs = (query, key, value) + ((found.bias,) if found.bias else ())
     attributes = {"scale": repr(found.scale), "causal": 0, "rate": "0.0"}
@@ -78,6 +81,17 @@ def _scores(softmax: NodeView, edit: Edit) -> _Found | None:
 def _leads_up(value: str, edit: Edit) -> bool:
     node = edit.producer(value)
     return node is not None and edit.private(value) and node.key in ("MatMul", "Mul", "Div", "Add")
+
+
+def _unscaled(query: str, edit: Edit) -> tuple[str, float, list[NodeView]]:
+    """The query before it was multiplied by a number, the number, and the node that is not needed then."""
+    node = edit.producer(query)
+    if node is None or node.key != "Mul" or not edit.private(query):
+        return query, 1.0, []
+    side = next((i for i in (0, 1) if edit.number(node.inputs[i])), None)
+    if side is None or edit.graph.rank(node.inputs[1 - side]) != 4:
+        return query, 1.0, []
+    return node.inputs[1 - side], edit.number(node.inputs[side]) or 1.0, [node]
 
 
 def _key(turned: str, edit: Edit, product: NodeView) -> tuple[str, list[NodeView]]:

@@ -4,6 +4,7 @@ Mul(x, Sigmoid(x))                                                → translator
 Reshape(N, g, c, …) → Transpose(0, 2, 1, …) → Reshape(N, g·c, …)  → translator::ChannelShuffle(x, groups=g)
 Slice(Slice(x)) on different axes                                 → Slice(x)
 GatherND(table, constant indices into its first axis)             → Gather(table, indices)
+Gather(x, [i]) → Squeeze of that axis                              → Gather(x, i)
 Expand(x) that only broadcasting ops read                         → x
 """
 
@@ -107,6 +108,27 @@ def fuse_table_lookup(graph: Graph) -> Graph:
         edit.shapes[name] = index.shape[:-1]
         edit.dtypes[name] = "int64"
         edit.put([node], [replace(node, op="Gather", inputs=(node.inputs[0], name), attributes={"axis": 0})])
+    return edit.done
+
+
+def fuse_selects(graph: Graph) -> Graph:
+    """One element picked as a list, its axis then dropped."""
+    edit = Edit(graph)
+    for node in graph.nodes:
+        index = graph.constants.get(node.inputs[1]) if node.key == "Gather" else None
+        if index is None or index.shape != (1,) or not edit.private(node.outputs[0]):
+            continue
+        (squeeze,) = edit.readers(node.outputs[0])
+        axis, rank = node.attr("axis", 0), graph.rank(node.outputs[0])
+        gone = graph.constants.get(squeeze.inputs[1]) if squeeze.key == "Squeeze" and squeeze.has(1) else None
+        if gone is None or [int(a) % rank for a in integers(gone)] != [axis % rank]:
+            continue
+        name = f"{squeeze.outputs[0]}:place"
+        edit.constants[name] = index.reshape(())
+        edit.shapes[name], edit.dtypes[name] = (), "int64"
+        edit.put(
+            [node, squeeze], [replace(squeeze, op="Gather", inputs=(node.inputs[0], name), attributes={"axis": axis})]
+        )
     return edit.done
 
 

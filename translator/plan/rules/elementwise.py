@@ -65,7 +65,7 @@ def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
     rank = len(layout.axes)
     if (
         scale is None
-        or ctx.shared(scale)
+        or ctx.sharing.how(scale) != "layer"
         or ctx.rank(value) != rank
         or layout.view is not None
         or len(scale.shape) > rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from translator.graph.derive import Derived
@@ -30,21 +31,44 @@ def gemm(node: NodeView, ctx: PlanContext) -> Ref:
 def linear(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one Dense layer on the last axis. Shapes: x (…, in); weight (out, in); bias (out,). Source: torch Linear."""
     weight = ctx.param(node, 1)
-    if weight is None:
-        raise node.unsupported("the weight is computed at run time")
-    return dense(node, ctx, weight)
+    return computed(node, ctx) if weight is None else dense(node, ctx, weight)
+
+
+def computed(node: NodeView, ctx: PlanContext) -> Ref:
+    """x · weightᵀ + bias with a weight that is computed, or that other layers read as well."""
+    turned = ctx.op(node, "transpose", ctx.arg(node, 1, like=Layout.identity(2)), (1, 0), role="kernel")
+    y = ctx.op(node, "matmul", ctx.arg(node, 0, like=0), turned, role="matmul")
+    return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased") if node.has(2) else y
 
 
 def dense(node: NodeView, ctx: PlanContext, weight: Derived) -> Ref:
     """Dense with `weight` (out, in), and the bias at input 2 where it is a parameter."""
     bias = ctx.param(node, 2)
-    if node.has(2) and bias is None:
-        raise node.unsupported("the bias is computed at run time")
+    if ctx.sharing.how(weight) == "reversible":
+        return _head(node, ctx, weight)
+    if node.has(2) and (bias is None or bias.shape not in ((weight.shape[0],), (1, weight.shape[0]))):
+        y = dense(replace(node, inputs=node.inputs[:2]), ctx, weight)
+        return ctx.op(node, "add", y, ctx.arg(node, 2), role="biased")
     weights = {"kernel": _rows(weight, ctx.layout(node))}
     if bias is not None:
         weights["bias"] = bias.reshape((weight.shape[0],))
     config: dict[str, Any] = {"units": weight.shape[0], "use_bias": bias is not None}
     return ctx.layer(node, "Dense", config, weights, role=node.attr("role", ""))
+
+
+def _head(node: NodeView, ctx: PlanContext, weight: Derived) -> Ref:
+    """A linear map by an embedding's own table: the same layer, asked the other way round."""
+    table = replace(weight, steps=())
+    config = reversible(table)
+    args = (ctx.arg(node, 0, like=0),)
+    (y,) = ctx.layer_several(node, "ReversibleEmbedding", config, {"embeddings": table}, args, kwargs={"reverse": True})
+    return ctx.op(node, "add", y, ctx.arg(node, 2), role="biased") if node.has(2) else y
+
+
+def reversible(table: Derived) -> dict[str, Any]:
+    """The configuration of an embedding (rows, width) whose table is a head as well."""
+    config: dict[str, Any] = {"input_dim": table.shape[0], "output_dim": table.shape[1], "tie_weights": True}
+    return config if table.trainable else config | {"trainable": False}
 
 
 def _rows(weight: Derived, layout: Layout) -> Derived:

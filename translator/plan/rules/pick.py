@@ -12,6 +12,7 @@ from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.materialise import LARGE, constant_index, table, zeros
 from translator.plan.registry import rule
+from translator.plan.rules.linear import reversible
 
 _FAR = 1 << 31
 
@@ -115,6 +116,9 @@ def gather(node: NodeView, ctx: PlanContext) -> Ref:
 
 def _embedding(node: NodeView, ctx: PlanContext, index: np.ndarray | None) -> Ref:
     source = ctx.param(node, 0)
+    if source is None and ctx.const(node, 0) is None:
+        index = None if index is None else index.astype(np.int32)
+        return ctx.op(node, "take", ctx.arg(node, 0, like=0), _wrapped(node, ctx) if index is None else index, axis=0)
     if source is None:
         array = ctx.const(node, 0)
         if array is None or array.dtype.kind != "f":
@@ -124,6 +128,10 @@ def _embedding(node: NodeView, ctx: PlanContext, index: np.ndarray | None) -> Re
         )
     if index is not None:
         return table(ctx, node, source.tensor, source, np.where(index < 0, index + source.shape[0], index))
+    if ctx.sharing.how(source) == "reversible":
+        return ctx.layer(
+            node, "ReversibleEmbedding", reversible(source), {"embeddings": source}, (_wrapped(node, ctx),)
+        )
     own = source.tensor.rpartition(".")[0] == node.origin.module
     if own:
         config = {"input_dim": source.shape[0], "output_dim": source.shape[1]}
