@@ -17,6 +17,7 @@ from torch import nn
 
 import translator
 from translator.capture.trace import capture
+from translator.emit.keras_model import emit
 from translator.emit.source.replay import check
 from translator.emit.source.write_plan import checked_source
 from translator.engines.native import plan_of
@@ -213,6 +214,25 @@ def test_a_subclassed_model_survives_saving_and_loading(plans: dict[str, Plan], 
     np.testing.assert_array_equal(np.asarray(model(x)), np.asarray(again(x)))
     assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
     assert [x.name for x in again._flatten_layers()] == [x.name for x in model._flatten_layers()]
+
+
+@pytest.mark.parametrize("style", ["functional", "subclass"])
+def test_the_converted_models_weights_go_in_as_the_header_says(
+    plans: dict[str, Plan], style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    converted = emit(plans["stages"]).model
+    converted.save("stages.keras")
+    converted.save_weights("stages.weights.h5")
+    source = checked_source(plans["stages"], style=style)
+    model = built(source)
+    if style == "functional":
+        model.load_weights("stages.weights.h5")
+    else:
+        lines = [line[4:] for line in source.split('"""')[1].splitlines() if line.startswith("    ")]
+        exec("\n".join(lines), {"model": model, "keras": keras})  # noqa: S102 the recipe in the header is what is tested
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(model(x)), np.asarray(converted(x)))
 
 
 def test_a_chain_is_a_sequential_with_sequentials_inside() -> None:

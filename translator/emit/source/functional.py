@@ -97,7 +97,10 @@ def _call(statement: CallStatement, target: str, name: str | None) -> list[str]:
         tensors[statement.carried] = target
     given = [*tensors, *call_arguments(statement)]
     if function.named:
-        given.append(f"name={statement.label or name_code(statement.rel, name=name)}")
+        own = f'"{statement.model}"' if statement.model and name is None else ""
+        given.append(f"name={statement.label or own or name_code(statement.rel, name=name)}")
+        if statement.model and name is not None:
+            given.append(f'label="{statement.model}"')
     call = (
         f"nested({', '.join([function.name, *given])})" if statement.nested else f"{function.name}({', '.join(given)})"
     )

@@ -52,6 +52,7 @@ class Item:
     head: the Keras class, the operation, or the function's name. rel: its name without that of the module around.
     parts: names of the modules on the way. settings: of the layer, or the arguments of the function.
     args, kwargs: as in the plan, with `Ref`s. first: the name of the layer that is called again.
+    model: the name of the model that a run of layers without a module is put in.
     """
 
     kind: Literal["layer", "again", "op", "call", "loop"]
@@ -66,6 +67,7 @@ class Item:
     shared: bool = False
     run: Run | None = None
     stages: Stages | None = None
+    model: str = ""
 
     @property
     def carried(self) -> int | None:
@@ -139,6 +141,7 @@ class Reader:
                 yield Item(
                     kind="call", head=item.function.name, function=item.function, rel=relative(item.prefix, prefix),
                     parts=(*parts, *item.parts), settings=dict(item.arguments), outputs=item.results,
+                    model=item.nested if item.path.startswith("*") else "",
                     args=([Ref(v) for v in item.inputs],) if item.gathered else tuple(Ref(v) for v in item.inputs),
                     kwargs={},
                 )  # fmt: skip

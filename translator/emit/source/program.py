@@ -76,7 +76,7 @@ class CallStatement(Statement):
 
     headers: loops around it, outermost first, as (variables, iterable). carried: the argument that goes
     round. gathers: the results are collected in the list that is the target. label: the name as code, where it isn't
-    made of `rel`.
+    made of `rel`. model: the name of the model that it is made, where that isn't its name.
     """
 
     function: Function
@@ -89,6 +89,7 @@ class CallStatement(Statement):
     gathers: bool = False
     label: str = ""
     nested: bool = False
+    model: str = ""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

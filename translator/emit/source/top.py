@@ -12,6 +12,14 @@ from translator.emit.source.syntax import literal
 from translator.plan.calls import Plan
 from translator.types import Shape, elements
 
+_BY_NAME = """
+The converted model has the same layers in one flat graph; its weights are copied by name:
+
+    own = {{layer.name: layer for layer in model._flatten_layers()}}
+    for layer in keras.models.load_model("{name}.keras").layers:
+        if layer.weights:
+            own[layer.name].set_weights(layer.get_weights())"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Top:
@@ -90,6 +98,9 @@ def header(plan: Plan, *, spec: str, style: str, torch_version: str) -> str:
     ]
     if any(len(shape) > 1 for _, shape, _, _ in top_of(plan, classes=None).shapes):
         lines.append("Tensors are channels last: (N, H, W, C) where PyTorch has (N, C, H, W).")
-    lines += [f"Lost for training: {text}." for text in plan.lost]
+    lines += [f"Lost for training: {text.rstrip('.')}." for text in plan.lost]
+    if style == "functional":
+        lines.append("`load_weights` takes the converted model's .weights.h5: layers, names and order are the same.")
     wrapped = [w for line in lines for w in (textwrap.wrap(line, 86) or [""])]
+    wrapped += [] if style == "functional" else _BY_NAME.format(name=plan.name).splitlines()
     return '"""' + "\n".join(wrapped).replace("\\", "/").replace('"""', "'''") + '\n"""\n'

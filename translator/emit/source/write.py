@@ -140,7 +140,7 @@ class _Writer:
             targets=targets, when=draft.when, function=item.function, rel=rel, attribute=self._attribute(item),
             args=args, arguments=_given(item.function, arguments), headers=headers,
             gathers=item.run is not None and item.run.gathers, carried=item.carried or 0, label=label,
-            nested=item.function.nested,
+            nested=item.function.nested, model=item.model,
         )  # fmt: skip
 
     def _loop(self, draft: Draft) -> tuple[dict[str, str], tuple[tuple[str, str], ...], str]:
