@@ -15,6 +15,7 @@ from tests.ops.proving import Case, applied, assert_proven, case
 pytestmark = pytest.mark.op
 
 TOKENS, HEADS, IMAGE = (2, 5, 8), (2, 2, 5, 4), (2, 2, 4, 5)
+FLAT = (nn.Flatten(), nn.Linear(20, 4))
 TAIL = (nn.Flatten(), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 4, bias=False))
 CAUSAL = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1)
 
@@ -97,7 +98,7 @@ LINEAR: tuple[Case, ...] = (
     case("Linear on the last of three axes", lambda: nn.Linear(8, 3), TOKENS),
     case("Linear on the last of four axes", lambda: nn.Linear(4, 3), HEADS),
     case("Linear without bias", lambda: nn.Linear(8, 3, bias=False), TOKENS),
-    case("Linear after a flattened image", lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(18, 4)), IMAGE),
+    case("Linear after a flattened image", lambda: nn.Sequential(nn.Conv2d(2, 1, 3, padding=1), *FLAT), IMAGE),
     case("Linear after Dropout after a flattened image", lambda: nn.Sequential(nn.MaxPool2d(2), *TAIL), IMAGE),
     case("Bilinear", lambda: nn.Bilinear(3, 4, 5), (2, 3), (2, 4)),
     case("Linear called twice", lambda: TwoUses(bare=False), TOKENS),

@@ -22,7 +22,7 @@ from translator.graph.dims import SymShape, symbolic_shape
 from translator.graph.evaluate import NotConstant, integers, run
 from translator.graph.shapes import infer, product, vague
 from translator.graph.tidy import changes_nothing
-from translator.graph.view import Graph, NodeView, Ports
+from translator.graph.view import Graph, NodeView, Ports, live
 from translator.types import Origin
 
 
@@ -44,7 +44,7 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
         builder.node(node, index)
     outputs = tuple(builder.resolve(v.name or "") for v in model.graph.outputs)
     return Graph(
-        nodes=_live(builder.nodes, outputs),
+        nodes=live(builder.nodes, outputs),
         inputs=tuple(v.name or "" for v in model.graph.inputs),
         outputs=outputs,
         shapes=builder.shapes,
@@ -54,16 +54,6 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
         baked=builder.baked,
         ports=builder.ports(),
     )
-
-
-def _live(nodes: list[NodeView], outputs: tuple[str, ...]) -> tuple[NodeView, ...]:
-    needed = set(outputs)
-    kept: list[NodeView] = []
-    for node in reversed(nodes):
-        if any(o in needed for o in node.outputs):
-            kept.append(node)
-            needed.update(i for i in node.inputs if i)
-    return tuple(reversed(kept))
 
 
 class Builder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from translator.graph.fusions.attention import fuse_attention
 from translator.graph.fusions.linear import fuse_linear
@@ -15,7 +16,7 @@ from translator.graph.fusions.small import (
     fuse_table_lookup,
 )
 from translator.graph.fusions.views import fuse_views
-from translator.graph.view import Graph
+from translator.graph.view import Graph, live
 
 Fusion = Callable[[Graph], Graph]
 
@@ -36,4 +37,4 @@ def fuse(graph: Graph) -> Graph:
     """Apply every fusion in order. Each keeps the function and every value that a module hands to another."""
     for fusion in FUSIONS:
         graph = fusion(graph)
-    return graph
+    return replace(graph, nodes=live(graph.nodes, graph.outputs))

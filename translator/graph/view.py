@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,3 +108,14 @@ class Graph:
     def runtime_inputs(self, node: NodeView) -> Iterator[str]:
         """The inputs of a node that depend on the model's input."""
         return (value for value in node.inputs if self.is_runtime(value))
+
+
+def live(nodes: Sequence[NodeView], outputs: Sequence[str]) -> tuple[NodeView, ...]:
+    """The nodes that the outputs need, in order."""
+    needed = set(outputs)
+    kept: list[NodeView] = []
+    for node in reversed(nodes):
+        if any(o in needed for o in node.outputs):
+            kept.append(node)
+            needed.update(i for i in node.inputs if i)
+    return tuple(reversed(kept))

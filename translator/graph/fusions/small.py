@@ -4,13 +4,15 @@ Mul(x, Sigmoid(x))                                                → translator
 Reshape(N, g, c, …) → Transpose(0, 2, 1, …) → Reshape(N, g·c, …)  → translator::ChannelShuffle(x, groups=g)
 Slice(Slice(x)) on different axes                                 → Slice(x)
 GatherND(table, constant indices into its first axis)             → Gather(table, indices)
-Gather(x, [i]) → Squeeze of that axis                              → Gather(x, i)
+Gather(x, [i]) or Slice(x, i, i + 1) → Squeeze of that axis       → Gather(x, i)
 Expand(x) that only broadcasting ops read                         → x
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+
+import numpy as np
 
 from translator.graph.edit import Edit
 from translator.graph.evaluate import integers
@@ -112,24 +114,34 @@ def fuse_table_lookup(graph: Graph) -> Graph:
 
 
 def fuse_selects(graph: Graph) -> Graph:
-    """One element picked as a list, its axis then dropped."""
+    """One element picked as a list or a slice of one, its axis then dropped."""
     edit = Edit(graph)
     for node in graph.nodes:
-        index = graph.constants.get(node.inputs[1]) if node.key == "Gather" else None
-        if index is None or index.shape != (1,) or not edit.private(node.outputs[0]):
+        picked = _picked(node, graph)
+        if picked is None or not edit.private(node.outputs[0]):
             continue
         (squeeze,) = edit.readers(node.outputs[0])
-        axis, rank = node.attr("axis", 0), graph.rank(node.outputs[0])
+        (place, axis), rank = picked, graph.rank(node.outputs[0])
         gone = graph.constants.get(squeeze.inputs[1]) if squeeze.key == "Squeeze" and squeeze.has(1) else None
         if gone is None or [int(a) % rank for a in integers(gone)] != [axis % rank]:
             continue
         name = f"{squeeze.outputs[0]}:place"
-        edit.constants[name] = index.reshape(())
+        edit.constants[name] = np.array(place, dtype=np.int64)
         edit.shapes[name], edit.dtypes[name] = (), "int64"
-        edit.put(
-            [node, squeeze], [replace(squeeze, op="Gather", inputs=(node.inputs[0], name), attributes={"axis": axis})]
-        )
+        inputs, attributes = (node.inputs[0], name), {"axis": axis}
+        edit.put([node, squeeze], [replace(squeeze, op="Gather", inputs=inputs, attributes=attributes)])
     return edit.done
+
+
+def _picked(node: NodeView, graph: Graph) -> tuple[int, int] | None:
+    """The place and axis where a node picks exactly one element, as a list or a slice."""
+    operands = [graph.constants.get(v) for v in node.inputs[1:]]
+    if node.key == "Gather" and operands[0] is not None and operands[0].shape == (1,):
+        return int(operands[0][0]), node.attr("axis", 0)
+    if node.key != "Slice" or len(operands) < 3 or any(o is None or o.size != 1 or o.dtype == object for o in operands):
+        return None
+    start, stop, axis = (int(o.reshape(())) for o in operands[:3] if o is not None)
+    return (start, axis) if stop == start + 1 and start >= 0 else None
 
 
 def drop_expands(graph: Graph) -> Graph:
