@@ -21,10 +21,10 @@ from hypothesis import settings
 if importlib.util.find_spec("triton") is not None:
     import triton._C.libtriton  # noqa: F401
 
-# An example may wait for two busy cores. CI asks the same questions each time; elsewhere new ones are asked.
-settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+# An example may wait for two busy cores. Each run asks the same questions; --hypothesis-profile=new asks others.
+settings.register_profile("new", deadline=None)
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.load_profile("same")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,7 +22,7 @@ from translator.audit.torch_network import TorchNetwork, trace_module
 from translator.audit.values import Values, choose, match_values
 from translator.claims import Claims
 from translator.errors import InputError
-from translator.types import Shape
+from translator.types import Layout, Shape
 from translator.verify.keras_graph import KerasGraph
 from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_split import split_activations
@@ -43,7 +43,8 @@ class Alignment:
 
     left, right: the networks as they were matched (paddings inside their windows). torch_only, keras_only: units
     without a partner. bound: one entry for each Keras variable that has a meaning. unbound: PyTorch tensors, by name,
-    that no variable holds. coverage: share of PyTorch's weights in layers with a partner that fits.
+    that no variable holds. coverage: share of the weights in layers with a partner that fits, of the side
+    that has more of them.
     """
 
     torch: TorchNetwork = field(repr=False)
@@ -78,7 +79,8 @@ def align(
     Raises InputError where the two can't even be given the same inputs.
     """
     torch_side = trace_module(module, args, kwargs)
-    graph = split_activations(graph_of_any(model))
+    examples = [torch_side.network.shapes[v] for v in torch_side.network.inputs]
+    graph = split_activations(graph_of_any(model, [Layout.channels_last(len(s)).keras_shape(s) for s in examples]))
     keras_side = network_of(model, graph, input_shapes(torch_side.network, graph))
     left = attention_normalised(normalised(torch_side.network))
     right = attention_normalised(normalised(keras_side.network))
@@ -108,7 +110,7 @@ def align(
         bound=bound,
         unbound=tuple(name for name in torch_side.tensors if name not in held),
         claims=claims_of(torch_side, keras_side, left, [(p.torch, p.keras) for p in pairs], values, bound),
-        coverage=coverage(left, [(p.torch.index, p.keras.index) for p in pairs if _sound(p)]),
+        coverage=coverage(left, right, [(p.torch.index, p.keras.index) for p in pairs if _sound(p)]),
     )
 
 

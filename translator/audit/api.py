@@ -22,7 +22,7 @@ from translator.audit.align import Alignment, align  # noqa: E402
 from translator.audit.baseline import apply_baseline  # noqa: E402
 from translator.audit.conclusion import conclude, no_match  # noqa: E402
 from translator.audit.transfer import Back, Moves, plan_to_keras, refusal, tensors_behind, to_state  # noqa: E402
-from translator.audit.truncate import features_call, truncated  # noqa: E402
+from translator.audit.truncate import features_end, truncated  # noqa: E402
 from translator.audit.weigh import Relation, kept, load, relation, weigh  # noqa: E402
 from translator.claims import Claims  # noqa: E402
 from translator.config import AuditRequest, TransferRequest  # noqa: E402
@@ -186,7 +186,7 @@ def _aligned(
 ) -> tuple[nn.Module, Alignment]:
     """The alignment; where Keras ends in the middle of PyTorch's model, with the module cut off there."""
     alignment = align(module, model, inputs, kwargs)
-    end = features_call(alignment) if alignment.coverage >= MATCHING else None
+    end = features_end(alignment) if alignment.coverage >= MATCHING else None
     if end is None:
         return module, alignment
     short = truncated(module, end)

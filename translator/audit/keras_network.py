@@ -18,6 +18,7 @@ from translator.verify.facts_keras import inner_activation, keras_facts, window_
 from translator.verify.keras_graph import KerasGraph, Step
 from translator.verify.keras_kinds import call_argument, keras_class, keras_classes, presence
 from translator.verify.keras_layers import owners
+from translator.verify.keras_record import ReadVariable
 from translator.verify.keras_split import BEFORE, ActivationHalf
 
 _JOINS = {
@@ -65,16 +66,18 @@ def variables_of(model: keras.Model, graph: KerasGraph) -> tuple[Weight, ...]:
     found: dict[int, Weight] = {}
     owned = owners(model)
     for step in graph.steps:
-        for weight in (*weights_of(step), *arguments_of(step, owned)):
+        for weight in (*weights_of(step, owned), *arguments_of(step, owned)):
             found.setdefault(id(weight.handle), weight)
     for variable in model.weights:
         found.setdefault(id(variable), _free_weight(variable, owned))
     return tuple(found.values())
 
 
-def weights_of(step: Step) -> tuple[Weight, ...]:
+def weights_of(step: Step, owned: Owners) -> tuple[Weight, ...]:
     """The weights of a step's layer, each with the name of its slot."""
     layer = step.operation
+    if isinstance(layer, ReadVariable):
+        return tuple(_free_weight(v, owned) for v in layer.weights)
     path = step.path.removesuffix(BEFORE)
     return tuple(
         Weight(
@@ -150,9 +153,9 @@ class _Builder:
             return
         read = [step.bound[id(t)] for t in step.node.input_tensors]
         data = [n for n in read if n not in self.made_of]
-        weights = (*weights_of(step), *arguments_of(step, self.owned))
+        weights = (*weights_of(step, self.owned), *arguments_of(step, self.owned))
         held = tuple(w for n in dict.fromkeys(read) for w in self.made_of.get(n, ()))
-        if _free_parameter(step) or (not data and held):
+        if _free_parameter(step) or (not data and (held or weights)):
             self.made_of.update(dict.fromkeys(step.outputs, (*held, *weights)))
             return
         facts = facts_of(step.operation, self._sizes(step, data))
@@ -176,7 +179,7 @@ class _Builder:
             return None
         kind = next((_JOINS[name] for name in keras_classes(step.operation) if name in _JOINS), None)
         several = len({s for n in data for s in self._sources(n)}) > 1
-        return kind or ("join" if several and not weights_of(step) else None)
+        return kind or ("join" if several and not getattr(step.operation, "weights", ()) else None)
 
     def _sources(self, value: int) -> list[int]:
         return [s for n in self.past[value] for s in self._sources(n)] if value in self.past else [value]

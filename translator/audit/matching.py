@@ -7,7 +7,7 @@ neighbours it has (Kuhn and Munkres), until nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -223,7 +223,10 @@ def _assigned(
     return {rows[i]: columns[j] for i, j in chosen if gain[i, j] > 0}
 
 
-def coverage(torch: Network, pairs: Iterable[tuple[int, int]]) -> float:
-    """Share of PyTorch's weights that have a partner."""
-    total = sum(u.elements for u in torch.units)
-    return sum(torch.units[t].elements for t, _ in pairs) / total if total else 1.0
+def coverage(torch: Network, keras: Network, pairs: Sequence[tuple[int, int]]) -> float:
+    """Share of the weights that have a partner, of the side that has more of them (a backbone lacks the head)."""
+    shares = []
+    for network, matched in ((torch, {t for t, _ in pairs}), (keras, {k for _, k in pairs})):
+        total = sum(u.elements for u in network.units)
+        shares.append(sum(network.units[i].elements for i in matched) / total if total else 1.0)
+    return max(shares)

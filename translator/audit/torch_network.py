@@ -44,7 +44,7 @@ class ModuleCall:
 class TorchNetwork:
     """The network, every module call with its values, and the state-dict names that are another name of a tensor.
 
-    moves: for a value that was only moved, how to move another tensor of the source's shape in the same way.
+    moves: for a value that a function without weights made of one other, how to make it of another tensor.
     """
 
     network: Network
@@ -140,7 +140,7 @@ class _Tracer(TorchFunctionMode):
         read = [n for t in given if (n := self.number(t)) is not None]
         weights = self._weights(given)
         call = function_call(func, args, kwargs) if read else None
-        again = self._again(func, args, kwargs) if call is None and len(read) == 1 and not weights else None
+        again = self._again(func, args, kwargs) if len(read) == 1 and not weights else None
         result = func(*args, **kwargs)
         outputs = tensors_in(result)
         if getattr(func, "__name__", "") == "__setitem__":
@@ -191,7 +191,7 @@ class _Tracer(TorchFunctionMode):
     def _remember(self, again: Callable[[torch.Tensor], Any], outputs: list[torch.Tensor]) -> None:
         for place, tensor in enumerate(outputs):
             number = self.number(tensor)
-            if number is not None and number in self.past:
+            if number is not None:
                 self.moves.setdefault(number, partial(_moved_again, again, place))
 
     def _again(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[torch.Tensor], Any]:

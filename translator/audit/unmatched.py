@@ -27,7 +27,8 @@ _HEADS = ("softmax", "sigmoid", "log_softmax", "log_sigmoid")
 def unmatched(alignment: Alignment, beyond: Effect = Effect.INFERENCE) -> Iterator[Difference]:
     """A difference for every unit without a partner. beyond: what those behind the end of the Keras model mean."""
     needed = _needed(alignment.left)
-    behind = [u for u in alignment.torch_only if u.index not in needed and not isinstance(u.facts, Dropout)]
+    left_out = [u for u in alignment.torch_only if u.index not in needed]
+    behind = [u for u in left_out if not isinstance(u.facts, Dropout)]
     if behind:
         yield Difference(
             kind="head-left-out", layers=tuple(dict.fromkeys(layer_name(u) for u in behind)),
@@ -35,7 +36,7 @@ def unmatched(alignment: Alignment, beyond: Effect = Effect.INFERENCE) -> Iterat
             fix="; ".join(keras_code(u) for u in behind if keras_code(u)),
         )  # fmt: skip
     for unit in alignment.torch_only:
-        if unit not in behind and not _does_nothing(unit):
+        if unit not in left_out and not _does_nothing(unit):
             yield _missing(unit, alignment.left)
     for unit in alignment.keras_only:
         if not _does_nothing(unit):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keras
+from keras.src.ops.node import Node
 from keras.src.ops.operation import Operation
 
 from translator.claims import KerasValue
@@ -24,13 +26,20 @@ _CALL_ERRORS = (TypeError, ValueError, AttributeError, NotImplementedError, KeyE
 
 
 def graph_of_any(model: keras.Model, input_shapes: Sequence[Shape] = ()) -> KerasGraph:
-    """The graph of a model of any style. input_shapes: for a subclassed model that does not know them itself.
+    """The graph of a model of any style. input_shapes: of an example, for a model that does not know its own, or whose
+    layers compute with the size of the batch.
 
     Raises UnsupportedError for a model whose `call` can't be followed.
     """
     if functional(model) is not None and not any(map(is_composite, _inner(model))):
         return graph_of(model)
-    return record(model, _input_specs(model, input_shapes))
+    graph, missed = record(model, _input_specs(model, input_shapes))
+    if missed and input_shapes and input_shapes[0]:
+        # A call that asks for the batch needs a number.
+        with suppress(UnsupportedError):
+            fixed, still = record(model, _input_specs(model, input_shapes, batch=input_shapes[0][0]))
+            return fixed if still < missed else graph
+    return graph
 
 
 def is_composite(layer: keras.layers.Layer) -> bool:
@@ -44,32 +53,66 @@ def _inner(model: keras.Model) -> Iterator[keras.layers.Layer]:
     yield from model._flatten_layers(include_self=True, recursive=True)
 
 
-def _input_specs(model: keras.Model, shapes: Sequence[Shape]) -> Any:
+def _input_specs(model: keras.Model, shapes: Sequence[Shape], batch: int | None = None) -> Any:
     """Symbolic inputs in the structure that the model's `call` takes."""
     if functional(model) is not None:
-        return {"args": (keras.tree.map_structure(_like, model._inputs_struct),), "kwargs": {}}
+        return {"args": (keras.tree.map_structure(partial(_like, batch=batch), model._inputs_struct),), "kwargs": {}}
     known: Mapping[str, Any] = getattr(model, "_build_shapes_dict", None) or {}
     dtypes = str(model.input_dtype) if not shapes else "float32"
     if len(known) == 1:
         (shape,) = known.values()
-        return {"args": (_tensors(shape, dtypes),), "kwargs": {}}
+        return {"args": (_tensors(shape, dtypes, batch),), "kwargs": {}}
     if known:
-        return {"args": (), "kwargs": {name.removesuffix("_shape"): _tensors(s, dtypes) for name, s in known.items()}}
+        named = {name.removesuffix("_shape"): _tensors(s, dtypes, batch) for name, s in known.items()}
+        return {"args": (), "kwargs": named}
     if shapes:
-        return {"args": tuple(_tensors(shape, dtypes) for shape in shapes), "kwargs": {}}
+        return {"args": tuple(_tensors(shape, dtypes, batch) for shape in shapes), "kwargs": {}}
     raise UnsupportedError(f"{type(model).__name__}: its input shape isn't known", reason="export", fix="call it once")
 
 
-def _like(tensor: Any) -> Any:
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+def _like(tensor: Any, batch: int | None) -> Any:
+    shape = (tensor.shape[0] or batch, *tensor.shape[1:])
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
 
 
-def _tensors(shape: Any, dtype: str) -> Any:
+def _tensors(shape: Any, dtype: str, batch: int | None) -> Any:
     if isinstance(shape, dict):
-        return {key: _tensors(value, dtype) for key, value in shape.items()}
+        return {key: _tensors(value, dtype, batch) for key, value in shape.items()}
     if isinstance(shape, tuple | list) and shape and isinstance(shape[0], tuple | list):
-        return [_tensors(value, dtype) for value in shape]
-    return keras.Input(batch_shape=(None, *tuple(shape)[1:]), dtype=dtype)
+        return [_tensors(value, dtype, batch) for value in shape]
+    return keras.Input(batch_shape=(batch, *tuple(shape)[1:]), dtype=dtype)
+
+
+class ReadVariable(Operation):  # type: ignore[misc]
+    """A variable that a user's layer computes with, as a step of the graph: its value changes when the weight does."""
+
+    def __init__(self, variable: Any) -> None:
+        super().__init__(name=variable.name)
+        self.weights = [variable]
+
+    def call(self) -> Any:
+        """The variable's value."""
+        return keras.ops.convert_to_tensor(self.weights[0])
+
+    def compute_output_spec(self) -> Any:
+        """What the value looks like."""
+        return keras.KerasTensor(self.weights[0].shape, dtype=self.weights[0].dtype)
+
+
+@contextmanager
+def _variables_symbolic(layer: keras.layers.Layer, note: Callable[[Any], Any]) -> Iterator[None]:
+    """Let the layer find symbolic tensors where its own variables are, so that what it does with them is seen."""
+    own = {id(v): v for v in (*layer._trainable_variables, *layer._non_trainable_variables)}
+    names = {name: v for name, v in vars(layer).items() if id(v) in own}
+    read: dict[int, Any] = {}
+    for name, variable in names.items():
+        if id(variable) not in read:
+            read[id(variable)] = note(ReadVariable(variable).symbolic_call())
+        vars(layer)[name] = read[id(variable)]
+    try:
+        yield
+    finally:
+        vars(layer).update(names)
 
 
 @dataclass(slots=True)
@@ -82,6 +125,8 @@ class _Notes:
     inside: dict[int, str] = field(default_factory=dict)
     entered: dict[str, keras.Operation] = field(default_factory=dict)
     results: list[tuple[str, Any]] = field(default_factory=list)
+    inside_step: int = 0
+    missed: int = 0
 
     def note(self, outputs: Any) -> Any:
         """Remember where the node that made these symbolic tensors stands."""
@@ -94,10 +139,14 @@ class _Notes:
     def enter(self, layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the layer's own `call` on symbolic tensors."""
         outer, self.prefix = self.prefix, f"{self.prefix}{layer.name}/"
-        if "training" in inspect.signature(layer.call).parameters:
+        known = inspect.signature(layer.call).parameters
+        if "training" in known:
             kwargs = {**kwargs, "training": False}
+        elif not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+            kwargs = {name: value for name, value in kwargs.items() if name in known}
         try:
-            outputs = layer.call(*args, **kwargs)
+            with _variables_symbolic(layer, self.note):
+                outputs = layer.call(*args, **kwargs)
         finally:
             path, self.prefix = self.prefix[:-1], outer
         self.entered[path] = layer
@@ -105,8 +154,11 @@ class _Notes:
         return outputs
 
 
-def record(model: keras.Model, specs: Mapping[str, Any]) -> KerasGraph:
-    """Follow the model's `call` on these symbolic inputs. Raises UnsupportedError where that can't be done."""
+def record(model: keras.Model, specs: Mapping[str, Any]) -> tuple[KerasGraph, int]:
+    """Follow the model's `call` on these symbolic inputs: the graph, and how many composite layers stayed one step.
+
+    Raises UnsupportedError where that can't be done.
+    """
     with _untouched(model), _watching() as notes:
         inputs = keras.tree.flatten((specs["args"], specs["kwargs"]))
         outputs = _top(model, specs)
@@ -122,7 +174,7 @@ def record(model: keras.Model, specs: Mapping[str, Any]) -> KerasGraph:
             raise _not_followed(model, "it returns something that is no tensor")
         graph.outputs = expand(graph, flat, bound, inside=notes.inside)
         _name_results(graph, notes, bound)
-    return graph
+    return graph, notes.missed
 
 
 def _top(model: keras.Model, specs: Mapping[str, Any]) -> Any:
@@ -154,6 +206,13 @@ def _name_results(graph: KerasGraph, notes: _Notes, bound: Mapping[int, int]) ->
                 graph.names.setdefault(KerasValue(operation=path, call=call, tensor=place), bound[id(tensor)])
 
 
+def _constant_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call on constants (a table looked up at 0, 1, 2 …) as a step: its result changes when the weights do."""
+    outputs = layer.compute_output_spec(*args, **kwargs)
+    Node(operation=layer, call_args=args, call_kwargs=kwargs, outputs=outputs)
+    return outputs
+
+
 @contextmanager
 def _watching() -> Iterator[_Notes]:
     """Note every symbolic call, and enter composite layers, while the block runs."""
@@ -168,12 +227,15 @@ def _watching() -> Iterator[_Notes]:
             try:
                 return notes.enter(layer, args, dict(kwargs))
             except _CALL_ERRORS:
-                pass  # it does what only the backend can: one step
-        return (
-            notes.note(notes.layer_call(layer, *args, **kwargs))
-            if symbolic
-            else notes.layer_call(layer, *args, **kwargs)
-        )
+                notes.missed += 1  # it does what only the backend can: one step
+        if not symbolic and notes.prefix and not notes.inside_step and layer.built and layer.weights:
+            return notes.note(_constant_call(layer, args, kwargs))
+        notes.inside_step += 1
+        try:
+            outputs = notes.layer_call(layer, *args, **kwargs)
+        finally:
+            notes.inside_step -= 1
+        return notes.note(outputs) if symbolic else outputs
 
     def symbolic_call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         return notes.note(notes.symbolic_call(operation, *args, **kwargs))
