@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from translator.plan.weightmap import Weightmap
     from translator.verify.artifact import ArtifactWorker
 
+    Remake = Callable[[EngineResult, nn.Module], EngineResult]
+
 
 def _silent(stage: str) -> None:
     """The default progress: none."""
@@ -117,8 +119,13 @@ def convert(
     return _convert(loaded, engine, seed, progress, fold=fold, proof=proof)
 
 
-def convert_file(request: ConvertRequest, *, on_progress: Progress | None = None) -> Report:
-    """`translator convert`: the model, its weight map and its report in files that appear whole or not at all."""
+def convert_file(
+    request: ConvertRequest, *, on_progress: Progress | None = None, remake: Remake | None = None
+) -> Report:
+    """`translator convert`: the model, its weight map and its report in files that appear whole or not at all.
+
+    remake: changes what the engine gave before it is proven.
+    """
     from translator.capture.source import load_source
     from translator.plan import weightmap
     from translator.verify.artifact import ArtifactWorker
@@ -144,7 +151,9 @@ def convert_file(request: ConvertRequest, *, on_progress: Progress | None = None
                     seed=source.seed,
                 )
                 seconds = time.perf_counter() - start
-                conversion = _convert(loaded, request.engine, source.seed, progress, fold=request.fold, loading=seconds)
+                conversion = _convert(
+                    loaded, request.engine, source.seed, progress, fold=request.fold, loading=seconds, remake=remake
+                )
             report = _write(conversion, request.output, files, worker, progress)
         if report.verdict is not Verdict.DIFFERENT or request.keep_failed:
             files.commit(*[p for p in outputs if files.path(p).exists()])
@@ -159,7 +168,7 @@ def convert_file(request: ConvertRequest, *, on_progress: Progress | None = None
 def _loaded(
     source: Any, inputs: Any, kwargs: Mapping[str, Any] | None, weights: str | Path | None, seed: int, name: str | None
 ) -> Any:
-    from translator.capture.source import LoadedSource, check_finite, load_source
+    from translator.capture.source import from_module, load_source
 
     if isinstance(source, str):
         loaded = load_source(source, weights=weights, seed=seed)
@@ -171,14 +180,7 @@ def _loaded(
         raise InputError(f"convert() takes an nn.Module or a SOURCE text, not {type(source).__name__}")
     if inputs is None and not kwargs:
         raise InputError("convert() needs example inputs for an nn.Module", fix="pass a tensor, or a tuple of them")
-    if weights is not None:
-        from translator.capture.checkpoint import load_into, read_checkpoint
-
-        load_into(source, read_checkpoint(Path(weights)))
-    title = name or type(source).__name__
-    check_finite(source, title)
-    args = _tuple(inputs) if inputs is not None else ()
-    return LoadedSource(module=source, example_inputs=args, example_kwargs=kwargs or {}, name=title, spec="")
+    return from_module(source, _tuple(inputs) if inputs is not None else (), kwargs or {}, name=name, weights=weights)
 
 
 def _tuple(inputs: Any) -> tuple[Any, ...]:
@@ -194,6 +196,7 @@ def _convert(
     fold: bool = False,
     proof: bool = True,
     loading: float = 0.0,
+    remake: Remake | None = None,
 ) -> Conversion:
     result = _engine(engine)(
         loaded.module,
@@ -203,6 +206,8 @@ def _convert(
         on_stage=lambda stage: progress(_STAGES[stage]),
         fold=fold,
     )
+    if remake is not None:
+        result = remake(result, loaded.module)
     start = time.perf_counter()
     report = _prove(loaded, result, seed, progress) if proof else _unproven(loaded, result)
     timing = {"load": loading, **result.timing, "prove": time.perf_counter() - start}
@@ -317,9 +322,10 @@ def _from_weightmap(path: Path, weights: Path | None, seed: int, progress: Progr
     from translator.engines.result import EngineResult
     from translator.engines.state import state_of
     from translator.keras_source import load_keras
-    from translator.plan.weightmap import SUFFIX, load
+    from translator.plan.weightmap import SUFFIX, load, located
 
     table = load(path)
+    table = replace(table, source=located(table.source, path.parent))
     if weights is None:
         raise InputError(f"{path}: no checkpoint to convert", fix="--weights FILE")
     if not table.source:
@@ -356,7 +362,9 @@ def _write(
     temporary = files.path(path)
     conversion.model.save(temporary)
     if conversion.weightmap is not None:
-        files.path(weightmap.beside(path)).write_text(weightmap.dump(conversion.weightmap), encoding="utf-8")
+        beside = weightmap.beside(path)
+        table = replace(conversion.weightmap, source=weightmap.portable(conversion.weightmap.source, beside.parent))
+        files.path(beside).write_text(weightmap.dump(table), encoding="utf-8")
     written = time.perf_counter()
     progress("loading it in a fresh process")
     artifact = judge_file(

@@ -30,7 +30,8 @@ def test_a_second_checkpoint_is_converted_from_the_weight_map(tmp_path: Path, mo
     module = with_statistics(cifar_resnet.resnet(), seed=7)
     torch.save(module.state_dict(), tmp_path / "second.pt")
     monkeypatch.setattr(torch.export, "export", None)
-    report = convert_file(request(str(tmp_path / "first.weightmap.json"), tmp_path / "second.pt", second))
+    monkeypatch.chdir(tmp_path)
+    report = convert_file(request("first.weightmap.json", tmp_path / "second.pt", second))
     assert report.verdict is Verdict.EXPLAINED
     assert report.artifact is not None
     assert report.artifact.reloaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from translator import runtime
 from translator.capture import examples, libraries
 from translator.capture.checkpoint import load_into, read_checkpoint
+from translator.capture.modes import evaluating
 from translator.config import SourceRequest
 from translator.errors import InputError, UnsupportedError
 from translator.user_code import SOURCE_FORMS, Spec, a, make, owner, parse_spec, users_code
@@ -92,6 +94,37 @@ def ready(made: Any, spec: Spec, request: SourceRequest) -> LoadedSource:
         name=_model_name(spec),
         spec=spec.text,
         notes=(*notes, *widened, *example.notes),
+    )
+
+
+def from_module(
+    made: Any, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], *, name: str | None = None,
+    weights: str | Path | None = None,
+) -> LoadedSource:  # fmt: skip
+    """A module of the user's own with example inputs of theirs. It stays as it is, but for the weights.
+
+    One in half precision or on another device is copied, and the copy is translated.
+    Raises InputError, UnsupportedError as `load` does.
+    """
+    title = name or type(made).__name__
+    module, notes = _unwrapped(made, title)
+    if weights is not None:
+        checkpoint = read_checkpoint(Path(weights))
+        notes += [*checkpoint.notes, *load_into(module, checkpoint)]
+    check_finite(module, title)
+    widened: list[str] = []
+    if any(t.device.type != "cpu" or str(t.dtype).removeprefix("torch.") in _HALF for t in _tensors(module)):
+        module = copy.deepcopy(module).cpu()
+        widened = _widened(module)
+    with evaluating(module):
+        found = examples.from_offer(module, (inputs, dict(kwargs)), title, widen=bool(widened))
+    return LoadedSource(
+        module=module,
+        example_inputs=found.args,
+        example_kwargs=found.kwargs,
+        name=title,
+        spec="",
+        notes=(*notes, *widened, *found.notes),
     )
 
 
@@ -185,6 +218,11 @@ def _build(spec: Spec, seed: int) -> Any:
 
 def _module_of(made: Any, spec: Spec) -> tuple[nn.Module, list[str]]:
     """The nn.Module itself, out of what wraps it, in eval mode on the CPU."""
+    module, notes = _unwrapped(made, spec.text)
+    return module.cpu().eval(), notes
+
+
+def _unwrapped(made: Any, text: str) -> tuple[nn.Module, list[str]]:
     import torch
     from torch import nn
 
@@ -194,15 +232,19 @@ def _module_of(made: Any, spec: Spec) -> tuple[nn.Module, list[str]]:
         made = made._orig_mod if hasattr(made, "_orig_mod") else made.module
     if isinstance(made, torch.jit.ScriptModule):
         raise UnsupportedError(
-            f"{spec.text}: returned a TorchScript module, whose Python code is gone",
+            f"{text}: returned a TorchScript module, whose Python code is gone",
             reason="export",
             fix="return the nn.Module that was scripted or traced",
         )
     if not isinstance(made, nn.Module):
-        raise InputError(f"{spec.text}: returned {a(made)}, not an nn.Module", fix="return the model itself")
+        raise InputError(f"{text}: returned {a(made)}, not an nn.Module", fix="return the model itself")
     if any(p.device.type == "meta" for p in made.parameters() if not _lazy(p)):
-        raise InputError(f"{spec.text}: its weights are on the meta device, without values", fix="build it on the CPU")
-    return made.cpu().eval(), notes
+        raise InputError(f"{text}: its weights are on the meta device, without values", fix="build it on the CPU")
+    return made, notes
+
+
+def _tensors(module: nn.Module) -> Iterator[Any]:
+    yield from (t for t in (*module.parameters(), *module.buffers()) if not _lazy(t))
 
 
 def _lazy(parameter: Any) -> bool:

@@ -17,6 +17,7 @@ from torch import nn
 
 from translator.capture.marked_modules import modules_marked
 from translator.capture.marks import MarkMode, attention_marked
+from translator.capture.modes import evaluating
 from translator.capture.origins import annotate
 from translator.capture.ports import ports_marked
 from translator.errors import UnsupportedError
@@ -53,13 +54,9 @@ def capture(
 
     Raises: UnsupportedError (reason "export") where torch.export or the ONNX exporter refuses the model.
     """
-    training = module.training
-    module.eval()
-    try:
+    with evaluating(module):
         program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
         onnx_program = _to_onnx(program)
-    finally:
-        module.train(training)
     exported = onnx_program.exported_program
     model: ir.Model = onnx_program.model
     annotate(model, exported)

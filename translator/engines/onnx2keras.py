@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from translator.capture.modes import evaluating
 from translator.capture.origins import origin_of
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.engines.result import EngineResult
@@ -71,9 +72,8 @@ def _export(module: nn.Module, args: tuple[Any, ...], dynamo: bool) -> tuple[Any
     """The exporter's program (None without dynamo) and the ONNX protobuf."""
     import onnx
 
-    module.eval()
     try:
-        with _silence():
+        with _silence(), evaluating(module):
             if dynamo:
                 program = torch.onnx.export(module, args, dynamo=True, verbose=False)
                 if program is None:

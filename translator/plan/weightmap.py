@@ -8,6 +8,7 @@ go back into a state_dict.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,6 +42,21 @@ class Weightmap:
 def beside(model_file: Path) -> Path:
     """Path of the weight map of a model file: `net.keras` → `net.weightmap.json`."""
     return model_file.with_name(model_file.stem + SUFFIX)
+
+
+def portable(source: str, folder: Path) -> str:
+    """A SOURCE whose file is named as seen from the map's folder, so that the map works from any other."""
+    file, colon, rest = source.partition(".py:")
+    if not colon or Path(file).is_absolute():
+        return source
+    return os.path.relpath(f"{file}.py", folder) + ":" + rest
+
+
+def located(source: str, folder: Path) -> str:
+    """The SOURCE of a map that stands in `folder`, as seen from the current folder."""
+    file, colon, rest = source.partition(".py:")
+    there = folder / f"{file}.py"
+    return f"{os.path.relpath(there)}:{rest}" if colon and there.exists() else source
 
 
 def dump(weightmap: Weightmap) -> str:

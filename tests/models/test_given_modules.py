@@ -1,0 +1,52 @@
+"""A module of the user's own, given in Python: it is left as it was, and its example becomes a good one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import translator
+from translator.errors import InputError
+from translator.verdict import Verdict
+
+pytestmark = pytest.mark.model
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+
+def test_each_part_keeps_its_own_mode_and_its_statistics() -> None:
+    module = network().train()
+    module[1].eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    translator.convert(module, torch.randn(2, 3, 8, 8), proof=False)
+    assert [part.training for part in module] == [True, False, True]
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_an_example_of_one_image_still_gives_a_model_for_any_batch() -> None:
+    done = translator.convert(network(), torch.randn(1, 3, 8, 8))
+    assert done.model.input_shape == (None, 8, 8, 3)
+    assert "the batch of the example is 2, not 1" in " ".join(done.report.notes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_translated_through_an_exact_copy(dtype: torch.dtype) -> None:
+    module = network().to(dtype)
+    done = translator.convert(module, torch.randn(2, 3, 8, 8, dtype=dtype))
+    assert done.report.verdict is Verdict.EXPLAINED
+    assert module[0].weight.dtype is dtype
+    kernel = torch.from_numpy(done.state_dict()["0.weight"])
+    assert torch.equal(kernel, module[0].weight.float())
+
+
+def test_a_wrapper_is_looked_through() -> None:
+    done = translator.convert(torch.nn.DataParallel(network()), torch.randn(2, 3, 8, 8), proof=False)
+    assert set(done.state_dict()) >= {"0.weight", "1.running_mean"}
+
+
+def test_inputs_that_the_model_does_not_take_are_named() -> None:
+    with pytest.raises(InputError, match=r"can't be run on float32 \(2, 5, 8, 8\).*\n  module:  0 \(Conv2d\)"):
+        translator.convert(network(), torch.randn(2, 5, 8, 8))
