@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from translator.plan.bindings import WeightBinding
+from translator.bindings import WeightBinding
 from translator.types import Layout, Origin, Shape
 
 
