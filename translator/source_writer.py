@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from translator import runtime
 from translator.config import Progress, Style, WriteSourceRequest
 from translator.errors import InputError
-from translator.verdict import Report
+from translator.verdict import Artifact, Report
 
 if TYPE_CHECKING:
     import keras
@@ -185,7 +185,15 @@ class _Written:
                 self.layers[layer.name].set_weights(layer.get_weights())
 
 
-def _judge(written: _Written, result: EngineResult, loaded: LoadedSource, output: Path) -> Any:
+def judge_on(backend: str, result: EngineResult, loaded: LoadedSource, output: Path) -> Artifact:
+    """Judge a file that was written, and proven, in a fresh process on another of Keras' backends."""
+    with _imported(output) as module:
+        written = _Written.of(module.build_model(), result)
+    written.take_weights()
+    return _judge(written, result, loaded, output, backend)
+
+
+def _judge(written: _Written, result: EngineResult, loaded: LoadedSource, output: Path, backend: str = "") -> Artifact:
     from translator.verify.claim_index import ROOT, index_claims
     from translator.verify.compare import lay_out
     from translator.verify.torch_record import evaluating, outputs_of, tensors_in
@@ -201,7 +209,7 @@ def _judge(written: _Written, result: EngineResult, loaded: LoadedSource, output
     with tempfile.TemporaryDirectory(prefix="translator-") as folder:
         weights = Path(folder) / "model.weights.h5"
         (result.model if written.fits else written.model).save_weights(weights)
-        return judge_source(output, model=written.model, weights=weights, inputs=inputs, want=want)
+        return judge_source(output, model=written.model, weights=weights, inputs=inputs, want=want, backend=backend)
 
 
 def _arranged(tensor: Any, target: Any, *, index: Any, lay_out: Any) -> np.ndarray:

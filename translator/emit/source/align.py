@@ -60,9 +60,7 @@ def groups_of(bodies: Sequence[Body]) -> list[list[Body]]:
         joined = False
         for i, (keys, members) in enumerate(found):
             for other in found[i + 1 :]:
-                if _face(members[0]) == _face(other[1][0]) and _shared(keys, other[0]) >= ALIKE * min(
-                    len(keys), len(other[0])
-                ):
+                if _face(members[0]) == _face(other[1][0]) and _alike(keys, other[0]):
                     keys[:] = merge(keys, other[0])
                     members += other[1]
                     found.remove(other)
@@ -97,6 +95,11 @@ def value_leaves(item: Item) -> list[Ref]:
     return [leaf for _, leaf in argument_leaves(item) if isinstance(leaf, Ref)]
 
 
+def value_places(item: Item) -> list[int | str]:
+    """The argument that each of them is, or is in: its position or its keyword."""
+    return [path[0] for path, leaf in argument_leaves(item) if isinstance(leaf, Ref)]
+
+
 def constant_leaves(item: Item) -> dict[tuple[Any, ...], Any]:
     """The leaves that are constants, by the way to them; keywords come as their names."""
     return {path: leaf for path, leaf in argument_leaves(item) if not isinstance(leaf, Ref)}
@@ -119,8 +122,15 @@ def _face(body: Body) -> Key:
     return (-1 if body.gathered else len(body.inputs), len(body.outputs), bool(body.node.nested))
 
 
-def _shared(first: Sequence[Key], second: Sequence[Key]) -> int:
-    return len(_common(first, second))
+def _alike(first: Sequence[Key], second: Sequence[Key]) -> bool:
+    """Whether they have enough in common, and no name stands for calls of two different blocks.
+
+    Where it does, parts are numbered and one body lacks a part: what stands in one place isn't the same thing.
+    """
+    blocks = {rel: head for kind, head, rel, *_ in first if kind in ("call", "loop")}
+    if any(blocks.get(rel, head) != head for kind, head, rel, *_ in second if kind in ("call", "loop")):
+        return False
+    return len(_common(first, second)) >= ALIKE * min(len(first), len(second))
 
 
 def _common(first: Sequence[Key], second: Sequence[Key]) -> list[tuple[int, int]]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import keras
 
 from translator.emit.source.align import Line, Value, constant_leaves
 from translator.emit.source.items import Item
@@ -16,7 +12,7 @@ from translator.emit.source.names import SHORT, snake
 from translator.emit.source.parameters import Column
 from translator.emit.source.program import Condition
 from translator.emit.source.roll import split_rows
-from translator.emit.source.settings import ABSENT, REQUIRED, defaults, is_default, leading
+from translator.emit.source.settings import ABSENT, REQUIRED, defaults, is_default, leading, op_defaults
 from translator.emit.source.syntax import literal
 from translator.plan.calls import Ref
 
@@ -198,13 +194,5 @@ def _flag(item: Item) -> str:
 def _argument_name(item: Item, path: tuple[Any, ...]) -> str:
     if isinstance(path[0], str):
         return path[0]
-    names = _parameters_of(item.head) if item.kind == "op" else ()
+    names = tuple(op_defaults(item.head)) if item.kind == "op" else ()
     return names[path[0]] if path[0] < len(names) else "value"
-
-
-@functools.cache
-def _parameters_of(op: str) -> tuple[str, ...]:
-    found: Any = keras.ops
-    for part in op.split("."):
-        found = getattr(found, part, None)
-    return tuple(inspect.signature(found).parameters) if callable(found) else ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from translator.emit.source.align import groups_of, template_of
+from translator.emit.source.align import Template, groups_of, template_of
 from translator.emit.source.items import ALL, FIRST, Body, Reader
-from translator.emit.source.names import RESERVED, free, snake
+from translator.emit.source.names import OF_STAGES, RESERVED, free, snake
 from translator.emit.source.program import Function
+from translator.emit.source.roles import INDEX, input_names
 from translator.emit.source.roll import as_loops, roll
 from translator.emit.source.stages import roll_stages
 from translator.emit.source.tree import Node, build_tree, dissolve, live_calls, reads
@@ -87,14 +88,12 @@ class _Folder:
         cls = bodies[0].node.cls
         name = free(_name_of(bodies), self.names | RESERVED)
         self.names.add(name)
-        inputs = ("features",) if bodies[0].gathered else tuple(
-            free(f"x{i or ''}", RESERVED) for i in range(len(bodies[0].inputs))
-        )  # fmt: skip
+        template, inputs = _with_inputs(bodies, self.names | RESERVED)
         function, arguments = function_of(
-            template_of(bodies),
+            template,
             name=name,
             inputs=inputs,
-            reserved=self.names | RESERVED,
+            reserved=self.names | RESERVED - OF_STAGES,
             keep_inputs=False,
             sees_inputs=self._symbolic,
         )
@@ -109,6 +108,20 @@ class _Folder:
             node.inputs, node.results, node.gathered = body.inputs, body.outputs, body.gathered
             if body.gathered:
                 node.inputs = tuple(v for v in body.inputs)
+
+
+def _with_inputs(bodies: list[Body], taken: Collection[str]) -> tuple[Template, tuple[str, ...]]:
+    """The template of bodies and the names of its inputs; an index comes after what the block works on."""
+    template = template_of(bodies)
+    if bodies[0].gathered:
+        return template, ("features",)
+    inputs = input_names(template, taken)
+    order = sorted(range(len(inputs)), key=lambda k: inputs[k] == INDEX)
+    if order != list(range(len(inputs))):
+        for body in bodies:
+            body.inputs = tuple(body.inputs[k] for k in order)
+        template = template_of(bodies)
+    return template, tuple(inputs[k] for k in order)
 
 
 def _worth(bodies: Sequence[Body]) -> bool:

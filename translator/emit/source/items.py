@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from translator.emit.source.settings import normalised
+from translator.emit.source.settings import SAID, normalised, op_settings
 from translator.emit.source.tree import Node
 from translator.plan.calls import Call, LayerCall, LayerSpec, Plan, Ref, refs
 
@@ -150,7 +150,7 @@ class Reader:
         if not isinstance(call, LayerCall):
             return Item(
                 kind="op", head=call.op, rel=relative(call.name, prefix), parts=parts, args=call.args,
-                kwargs=call.kwargs, outputs=call.outputs,
+                kwargs=op_settings(call.op, call.kwargs, keep=SAID), outputs=call.outputs,
             )  # fmt: skip
         spec, again = self._specs[call.layer], call.layer in made
         made.add(call.layer)

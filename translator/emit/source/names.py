@@ -37,6 +37,9 @@ RESERVED = frozenset(
 )
 """Names that a written file uses for itself."""
 
+OF_STAGES = frozenset({"blocks", "stage"})
+"""Those that only `build_model` uses."""
+
 SHORT = {
     "Conv1D": "conv", "Conv2D": "conv", "Conv3D": "conv", "DepthwiseConv2D": "conv", "BatchNormalization": "bn",
     "LayerNormalization": "norm", "GroupNormalization": "norm", "ReLU": "relu", "Activation": "activation",

@@ -142,6 +142,9 @@ def _derive(column: Column, bases: Sequence[Base]) -> bool:
         if base.parameter and _family(column.key) == _family(base.key) and (code := _expression(column, base)):
             column.code = code
             return True
+    if code := _tuple(column, bases):
+        column.code = code
+        return True
     if len(column.distinct) == 2 and not _is_size(column):
         (first, one), (second, _) = column.distinct.items()
         wanted = [None if is_open(v) else literal(v) == first for v in column.values]
@@ -174,6 +177,27 @@ def _expression(column: Column, base: Base) -> str:
         if k in _FACTORS and all(v == b // k for v, b in pairs):
             return f"{base.code} // {k}"
     return ""
+
+
+def _tuple(column: Column, bases: Sequence[Base]) -> str:
+    """A tuple of numbers each of which is the same everywhere or follows from a size; "" where one doesn't."""
+    filled = [v for v in column.values if not is_open(v)]
+    if not all(isinstance(v, tuple) and len(v) == len(filled[0]) for v in filled):
+        return ""
+    parts = []
+    for k in range(len(filled[0])):
+        values = [v if is_open(v) else v[k] for v in column.values]
+        one = Column(values=values, key="size", rel=column.rel)
+        sizes = (b for b in bases if b.parameter and _family(b.key) == "size")
+        code = (
+            next(iter(one.distinct))
+            if len(one.distinct) == 1
+            else next((c for b in sizes if (c := _expression(one, b))), "")
+        )
+        if not code:
+            return ""
+        parts.append(code)
+    return f"({', '.join(parts)},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
 def _predicate(wanted: Sequence[bool | None], bases: Sequence[Base]) -> Condition | None:

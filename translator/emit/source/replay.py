@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from translator.emit.source.settings import ABSENT, FREE, REQUIRED, defaults, normalised
+from translator.emit.source.settings import ABSENT, FREE, REQUIRED, defaults, normalised, op_settings
 from translator.emit.source.syntax import literal
 from translator.emit.source.tree import live_calls
 from translator.errors import InternalError
@@ -69,7 +69,8 @@ def _expected(plan: Plan, book: _Book) -> _Expected:
     values = {value: book.input(k) for k, (_, value) in enumerate(plan.inputs)}
     for call in live_calls(plan):
         args = [_frozen(a, values) for a in call.args]
-        kwargs = {k: _frozen(v, values) for k, v in call.kwargs.items()}
+        given = call.kwargs if isinstance(call, LayerCall) else op_settings(call.op, call.kwargs)
+        kwargs = {k: _frozen(v, values) for k, v in given.items()}
         head = ("layer", call.layer) if isinstance(call, LayerCall) else ("op", call.op)
         number = book.number((*head, tuple(args), tuple(sorted(kwargs.items()))))
         book.parts[number] = len(call.outputs)
@@ -205,7 +206,7 @@ class _Recorder:
         keras = ModuleType("keras")
         keras.__dict__.update(
             layers=Names(lambda cls, args, kwargs: recorder.layer(cls, args, dict(kwargs))),
-            ops=Names(lambda op, args, kwargs: recorder.call(("op", op), args, kwargs)),
+            ops=Names(lambda op, args, kwargs: recorder.call(("op", op), args, op_settings(op, kwargs))),
             saving=Names(lambda path, args, kwargs: lambda made: made),
             Input=self.input,
             Model=_Model,

@@ -12,7 +12,7 @@ from translator.plan.calls import Ref, refs
 
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 _TABLE = 4
-"""Calls that differ in more than their first are a loop over a table from this many on."""
+"""Calls that differ in more than their first are a loop over a table from this many on; one fewer, if in one thing."""
 
 
 def roll(items: Sequence[Item], outputs: Collection[str]) -> list[Item]:
@@ -122,7 +122,8 @@ def _worth(run: Sequence[Item]) -> bool:
     listed = len(run[0].parts) > 1 or run[0].parts[-1].isdigit()
     if not listed:
         return not first and not other
-    return len(run) >= _TABLE or (not other and len(first) <= max(2, len(same)))
+    enough = _TABLE if len(first) + len(other) > 1 else _TABLE - 1
+    return len(run) >= enough or (not other and len(first) <= max(2, len(same)))
 
 
 def _is_size(value: Any) -> bool:

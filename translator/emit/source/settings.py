@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import keras
@@ -33,6 +33,9 @@ FREE: Final = _Sentinel("FREE")
 
 ALWAYS = ("epsilon", "momentum", "use_bias")
 """Settings that are always written: here PyTorch's defaults and Keras' are not the same."""
+
+SAID = ("approximate", "axis")
+"""Arguments of operations that are always written: one whose default differs, and one that readers look for."""
 
 _SPATIAL = ("kernel_size", "strides", "dilation_rate", "pool_size", "padding", "cropping", "size", "output_padding")
 
@@ -74,6 +77,30 @@ def is_default(cls: str, key: str, value: Any) -> bool:
         or value is ABSENT
         or (key not in ALWAYS and default is not REQUIRED and literal(default) == literal(value))
     )
+
+
+@functools.cache
+def op_defaults(op: str) -> Mapping[str, Any]:
+    """Every parameter of an operation of `keras.ops` with its default, in order."""
+    found: Any = keras.ops
+    for part in op.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        return {}
+    return {
+        p.name: REQUIRED if p.default is p.empty else p.default for p in inspect.signature(found).parameters.values()
+    }
+
+
+def op_settings(op: str, kwargs: Mapping[str, Any], *, keep: Collection[str] = ()) -> dict[str, Any]:
+    """The keyword arguments of an operation that aren't at their defaults, and those to keep anyhow."""
+    known = op_defaults(op)
+    return {key: value for key, value in kwargs.items() if key in keep or not _equal(known.get(key, REQUIRED), value)}
+
+
+def _equal(default: Any, value: Any) -> bool:
+    simple = isinstance(value, str | bool | int | float | None)
+    return default is not REQUIRED and simple and literal(default) == literal(value)
 
 
 def leading(cls: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeGuard
 
 from translator.emit.source.chains import Chain, chains
 from translator.emit.source.fold import Program
@@ -18,9 +19,11 @@ from translator.emit.source.program import (
     Statement,
 )
 from translator.emit.source.render import blocks, call_arguments, indented, layer_call, name_code, op_call, returned
-from translator.emit.source.syntax import names_in, on_self, plain
+from translator.emit.source.syntax import names_in, on_self, own, plain
 from translator.emit.source.top import Top
 from translator.emit.source.write import TAKEN
+
+_WIDE = 50
 
 
 def subclass(program: Program, top: Top) -> str:
@@ -61,6 +64,8 @@ class _Class:
             f"The network `{self._top.plan.name}`."
             if base == "keras.Model"
             else f"One `{simple}` of the PyTorch model."
+            if simple
+            else "Some of the layers."
         )
         lines = [
             f"@keras.saving.register_keras_serializable(package={self._top.name})",
@@ -103,7 +108,8 @@ class _Class:
         order = [p.name for p in self._function.parameters]
         if self._function.arrays:
             return order
-        return sorted(set(read), key=order.index)
+        layers = {part.attribute for part in self._parts if _is_flag(part)}
+        return sorted(set(read) - layers, key=order.index)
 
     def _make(self, part: Chain | Statement) -> list[tuple[Condition | None, list[str]]]:
         if isinstance(part, Chain):
@@ -115,6 +121,8 @@ class _Class:
         if not isinstance(part, LayerStatement | CallStatement):
             return []
         note = [part.note] if isinstance(part, LayerStatement) and part.note else []
+        if _is_flag(part):
+            return [(None, [*note, f"self.{part.attribute} = {self._made(part)} if {part.attribute} else None"])]
         return [(part.when, [*note, f"self.{part.attribute} = {self._made(part)}"])]
 
     def _element(self, statement: LayerStatement | CallStatement, when: Condition | None) -> list[str]:
@@ -137,7 +145,7 @@ class _Class:
         made = f"{self._classes[statement.function.name]}({', '.join(given)})"
         if not statement.headers:
             return made
-        loops = " ".join(f"for {variables} in {plain(iterable)}" for variables, iterable in statement.headers)
+        loops = " ".join(f"for {_target(variables)} in {plain(iterable)}" for variables, iterable in statement.headers)
         return f"[{made} {loops}]"
 
     def _call(self) -> list[str]:
@@ -154,6 +162,16 @@ class _Class:
     def _config(self) -> list[str]:
         own = ", ".join(f'"{p.name}": self.{p.name}' for p in self._function.parameters)
         return ["def get_config(self):", *indented([f"return super().get_config() | {{{own}}}"])]
+
+
+def _target(variables: str) -> str:
+    """Many variables of a comprehension in brackets, where a line may break."""
+    return f"({variables})" if len(variables) > _WIDE else variables
+
+
+def _is_flag(part: Chain | Statement) -> TypeGuard[LayerStatement]:
+    """Whether a parameter of its own name says if the layer is there."""
+    return isinstance(part, LayerStatement) and part.when is not None and part.when.yes == own(part.attribute)
 
 
 def _makes(part: Chain | Statement) -> bool:

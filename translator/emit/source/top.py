@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from translator.emit.nesting import LIMIT, depth
 from translator.emit.source.names import camel, identifier
 from translator.emit.source.syntax import literal
 from translator.plan.calls import Plan
@@ -17,6 +18,18 @@ The converted model has the same layers in one flat graph; its weights are copie
 
     own = {{layer.name: layer for layer in model._flatten_layers()}}
     for layer in keras.models.load_model("{name}.keras").layers:
+        if layer.weights:
+            own[layer.name].set_weights(layer.get_weights())"""
+
+_NESTED_BY_NAME = """
+The converted model has the same layers in models of its own; its weights are copied by name:
+
+    def parts(model):
+        for layer in model.layers:
+            yield from parts(layer) if isinstance(layer, keras.Model) else (layer,)
+
+    own = {{layer.name: layer for layer in model._flatten_layers()}}
+    for layer in parts(keras.models.load_model("{name}.keras")):
         if layer.weights:
             own[layer.name].set_weights(layer.get_weights())"""
 
@@ -102,5 +115,7 @@ def header(plan: Plan, *, spec: str, style: str, torch_version: str) -> str:
     if style == "functional":
         lines.append("`load_weights` takes the converted model's .weights.h5: layers, names and order are the same.")
     wrapped = [w for line in lines for w in (textwrap.wrap(line, 86) or [""])]
-    wrapped += [] if style == "functional" else _BY_NAME.format(name=plan.name).splitlines()
+    if style != "functional":
+        recipe = _NESTED_BY_NAME if depth(plan.calls) > LIMIT else _BY_NAME
+        wrapped += recipe.format(name=plan.name).splitlines()
     return '"""' + "\n".join(wrapped).replace("\\", "/").replace('"""', "'''") + '\n"""\n'

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from translator.emit.source.align import Line, Template, Value
 from translator.emit.source.names import free, identifier
+from translator.emit.source.roles import roles_of
 
 _CHAIN = ("x", "y", "z", "u", "v", "w")
-_INDEX = ("zero_of_input", "zero", "zero_index")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class _Allocator:
     last: list[dict[Value, int]] = field(default_factory=list)
     mates: dict[Value, set[Value]] = field(default_factory=dict)
     forked: set[Value] = field(default_factory=set)
+    roles: dict[Value, str] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """When each pattern reads each value last, and which values want one variable."""
@@ -69,6 +70,10 @@ class _Allocator:
                 return False
         return True
 
+    def reusable(self, name: str, line: int) -> bool:
+        """Whether it is a variable of these lines that can be written."""
+        return name in self.of.values() and self.writable(name, line)
+
     def assign(self, value: Value, name: str, line: int) -> None:
         """The value is in this variable from now on, where the line is."""
         self.of[value] = name
@@ -82,19 +87,20 @@ class _Allocator:
         item = self.lines[line].some
         if item.run is not None and item.run.gathers:
             return free("features", self.taken)
-        if item.rel.endswith(_INDEX) and item.kind == "op":
-            return "index" if "index" not in self.taken or self.writable("index", line) else free("index", self.taken)
+        role = self.roles.get(value, "")
+        if role and not self.mates.get(value) and (role not in self.taken or self.reusable(role, line)):
+            return role
         sources = list(dict.fromkeys(v for leaf in self.reads[line] for v in leaf if v is not None))
         branches = any(v in self.forked for v in sources)
         wanted = [self.of[m] for m in sorted(self.mates.get(value, ())) if m in self.of]
-        made_from = [self.of[v] for v in sources if not (hint and v in self.forked)]
+        made_from = [self.of[v] for v in sources if not (hint and v in self.forked) and v not in self.roles]
         if len(self.reads[line]) > 1:  # branches meet: back to the chain's name
             wanted += [name for name in _CHAIN if name in made_from]
         wanted += made_from
         for name in dict.fromkeys(wanted):
             if name not in fixed and self.writable(name, line):
                 return name
-        if branches and hint and (hint not in self.taken or (hint in self.of.values() and self.writable(hint, line))):
+        if branches and hint and (hint not in self.taken or self.reusable(hint, line)):
             return hint
         for name in _CHAIN:
             if name not in fixed and name in self.of.values() and self.writable(name, line):
@@ -114,6 +120,7 @@ def allocate(template: Template, inputs: Sequence[str], *, reserved: set[str], k
     work.prepare()
     values = [v for v in _in_order(reads) if not (keep_inputs and v[0] == "in")]
     work.forked = {v for v in values if len(_ways(v, template, reads, returns)) > 1}
+    work.roles = roles_of(template, reads)
     for i, name in enumerate(inputs):
         work.assign(("in", i, 0), name, -1)
     fixed = set(inputs) if keep_inputs else set()

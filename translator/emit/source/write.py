@@ -15,6 +15,7 @@ from translator.emit.source.names import SHORT, free, identifier
 from translator.emit.source.parameters import Base, Column, solve
 from translator.emit.source.program import (
     CallStatement,
+    Condition,
     Copy,
     Function,
     LayerStatement,
@@ -22,6 +23,7 @@ from translator.emit.source.program import (
     Statement,
 )
 from translator.emit.source.stages import first_or_rest, rows_code
+from translator.emit.source.syntax import names_in, own
 from translator.emit.source.variables import Variables, allocate
 from translator.errors import InternalError
 
@@ -55,7 +57,10 @@ def function_of(
     _share(drafts)
     used = {*reserved, *variables.of.values(), *TAKEN, "i", "label", "layer"}
     solution = solve(columns, len(template.bodies), reserved=used, known=known)
-    writer = _Writer(variables, {p.name for p in solution.parameters})
+    arrays = any(isinstance(v, np.ndarray) for given in solution.arguments for v in given.values())
+    valued = {name for draft in drafts for code in _codes(draft) for name in names_in(code)}
+    flags = {p.name for p in solution.parameters if p.default in ("True", "False") and not arrays} - valued
+    writer = _Writer(variables, {p.name for p in solution.parameters}, flags, reserved)
     body = tuple(s for at, draft in enumerate(drafts) for s in writer.statements(at, draft))
     function = Function(
         name=name,
@@ -65,9 +70,15 @@ def function_of(
         parameters=tuple(solution.parameters),
         body=body,
         returns=tuple(choice.code for choice in returns),
-        arrays=any(isinstance(v, np.ndarray) for given in solution.arguments for v in given.values()),
+        arrays=arrays,
     )
     return function, solution.arguments
+
+
+def _codes(draft: Draft) -> list[str]:
+    """What its call is given."""
+    args, kwargs = arguments_code(draft)
+    return [*args, *(code for _, code in kwargs)]
 
 
 def _share(drafts: Sequence[Draft]) -> None:
@@ -94,10 +105,11 @@ def _join(one: Column, two: Column, present: Sequence[bool]) -> None:
 class _Writer:
     """Makes statements of drafts whose columns have code."""
 
-    def __init__(self, variables: Variables, parameters: set[str]) -> None:
-        self._variables = variables
+    def __init__(self, variables: Variables, parameters: set[str], flags: set[str], reserved: set[str]) -> None:
+        self._variables, self._flags = variables, flags
         self._attributes: set[str] = {*TAKEN, *parameters}
-        self._names = {*variables.of.values(), *parameters}
+        self._names = {*variables.of.values(), *variables.inputs, *parameters}
+        self._scope = {*self._names, *reserved}
         self._kept: dict[str, str] = {}
 
     def statements(self, at: int, draft: Draft) -> list[Statement]:
@@ -118,7 +130,7 @@ class _Writer:
                 again = item.kind == "again"
                 return LayerStatement(
                     targets=targets, when=draft.when, cls=item.head, rel=item.rel, args=args, kwargs=kwargs,
-                    attribute=self._kept[item.rel] if again else self._attribute(item), shared=item.shared,
+                    attribute=self._kept[item.rel] if again else self._attribute(item, draft.when), shared=item.shared,
                     settings=settings_code(draft), again=again,
                 )  # fmt: skip
             case "op":
@@ -161,15 +173,19 @@ class _Writer:
                 arguments[key] = first_or_rest([c.code for c in columns], run.start)
         return arguments, (_header(tables, count.code, run.start),), f"{item.rel}{{i}}"
 
-    def _attribute(self, item: Item) -> str:
+    def _attribute(self, item: Item, when: Condition | None = None) -> str:
         if item.stages is not None:
             return self._keep(item, "blocks")
-        return self._keep(
-            item, identifier(item.rel) if item.rel.strip("_0123456789") else SHORT.get(item.head, "block")
-        )
+        base = identifier(item.rel) if item.rel.strip("_0123456789") else SHORT.get(item.head, "block")
+        if when is not None and when.yes == own(base) and base in self._flags and not item.shared:
+            self._flags.remove(base)  # the flag says whether the layer is there: None, or the layer
+            self._kept[item.rel] = base
+            return base
+        return self._keep(item, base)
 
     def _keep(self, item: Item, base: str) -> str:
-        name = free(base, self._attributes)
+        # A layer that is called again is a variable of a function, too.
+        name = free(base, self._attributes | self._scope if item.shared else self._attributes)
         self._attributes.add(name)
         self._kept[item.rel] = name
         return name
