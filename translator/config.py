@@ -32,12 +32,16 @@ class SourceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertRequest:
-    """`translator convert`. output: the .keras file. keep_failed: keep an output that failed its proof."""
+    """`translator convert`. output: the .keras file. keep_failed: keep an output that failed its proof.
+
+    exact_batchnorm: BatchNorms that keep PyTorch's running variance in training; the file needs a registered class.
+    """
 
     source: SourceRequest
     output: Path
     engine: EngineName = "native"
     fold: bool = False
+    exact_batchnorm: bool = False
     report: Path | None = None
     force: bool = False
     keep_failed: bool = False
@@ -79,7 +83,10 @@ class WriteSourceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityRequest:
-    """`translator parity`. keras: a Keras model of the user's own, or None for the translated one."""
+    """`translator parity`. keras: a Keras model of the user's own, or None for the translated one.
+
+    float32: also measure how far runs in float32 drift apart.
+    """
 
     source: SourceRequest
     keras: str | None = None
@@ -88,3 +95,4 @@ class ParityRequest:
     learning_rate: float = 0.01
     batch: int = 8
     exact_batchnorm: bool = False
+    float32: bool = True

@@ -53,6 +53,8 @@ def _load_file(path: Path, text: str) -> Any:
     kind = _kind_of_file(path, text)
     import keras
 
+    import translator.training.registered  # noqa: F401  a file may need the classes that we register ourselves
+
     what = f"{text}: this {kind} can't be loaded:"
     fix = "files that need custom classes or Lambda code are not loaded: give file.py:factory that builds the model"
     with users_code(what, fix=fix):

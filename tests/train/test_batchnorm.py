@@ -6,10 +6,16 @@ import keras
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from translator.training.batchnorm import with_exact_batchnorm, with_native_batchnorm
+from translator.claims import Claims
+from translator.cli import cli
+from translator.engines.result import EngineResult
+from translator.errors import InputError
+from translator.keras_source import load_keras
+from translator.training.batchnorm import with_exact_batchnorm, with_exact_result, with_native_batchnorm
 from translator.training.registered import ExactBatchNormalization
 
 pytestmark = [pytest.mark.train]
@@ -115,3 +121,36 @@ def test_a_model_without_batchnorm_is_given_back_as_it_is():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     assert with_exact_batchnorm(model) is model
+
+
+NET = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.bn(self.conv(x)).flatten(1)
+
+def example_inputs():
+    return torch.zeros(2, 3, 6, 6)
+"""
+
+
+def test_convert_builds_it_on_request_and_the_file_is_judged_and_loaded_like_any_other(tmp_path):
+    """The fresh process that judges the file is given the class, and nothing else of ours."""
+    (tmp_path / "net.py").write_text(NET)
+    output = tmp_path / "exact.keras"
+    result = CliRunner().invoke(cli, ["convert", f"{tmp_path}/net.py:Net", "-o", str(output), "--exact-batchnorm"])
+    assert result.exit_code == 0, result.output
+    assert "import translator.training.registered" in result.output
+    assert "1 custom" in result.output
+    assert type(load_keras(str(output)).model.get_layer("bn")) is ExactBatchNormalization
+
+
+def test_an_engine_without_bindings_builds_none():
+    result = EngineResult(model=nested(), claims=Claims(inputs=(), outputs=()), load_state=None)
+    with pytest.raises(InputError, match="--exact-batchnorm needs --engine native"):
+        with_exact_result(result, torch.nn.Identity())

@@ -8,7 +8,7 @@ import pytest
 
 from translator.data.batches import epoch_batches
 from translator.data.dataset import Dataset
-from translator.training.loaders import keras_epochs, tensorflow_epoch, to_keras_arrays, torch_epoch
+from translator.training.loaders import keras_epochs, tensorflow_epoch, tensorflow_epochs, to_keras_arrays, torch_epoch
 
 pytestmark = [pytest.mark.train]
 SETTINGS = {"batch_size": 4, "seed": 3}
@@ -58,7 +58,8 @@ def test_labels_come_in_each_form(data, form, shape):
 
 
 @pytest.mark.parametrize("first", [0, 2])
-def test_fit_learns_from_each_epochs_batches_in_their_order_also_when_it_resumes(data, first):
+@pytest.mark.parametrize(("loader", "steps"), [(keras_epochs, None), (tensorflow_epochs, 3)])
+def test_fit_learns_from_each_epochs_batches_in_their_order_also_when_it_resumes(data, first, loader, steps):
     """What fit learned is what the expected batches teach, one by one."""
 
     def model():
@@ -69,8 +70,9 @@ def test_fit_learns_from_each_epochs_batches_in_their_order_also_when_it_resumes
 
     fitted, taught = model(), model()
     fitted.fit(
-        keras_epochs(data, first_epoch=first, **SETTINGS),
+        loader(data, first_epoch=first, **SETTINGS),
         initial_epoch=first,
+        steps_per_epoch=steps,
         epochs=first + 3,
         shuffle=False,
         verbose=0,

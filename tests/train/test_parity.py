@@ -248,6 +248,98 @@ def test_a_right_pipeline_with_labels_of_shape_n_1_is_accepted(example):
     assert judged(lambda x, y: (nhwc(x), y[:, None]), example).verdict is Verdict.EQUAL
 
 
+def test_a_right_pipeline_with_one_hot_labels_is_accepted(example):
+    recipe = KerasRecipe(
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        optimizer=keras.optimizers.SGD(0.01, momentum=0.9),
+        prepare=lambda x, y: (nhwc(x), keras.utils.to_categorical(y, 5)),
+    )
+    report = parity(Net(), example, twin(exact=True), recipe=SGD, keras_recipe=recipe, options=QUICK)
+    assert report.verdict is Verdict.EQUAL
+    assert report.recipe["loss"].keras == "CategoricalCrossentropy of the model's own"
+
+
+def test_a_pipeline_alone_is_judged_with_the_mapped_loss_and_optimizer(example):
+    for prepare, wrong in ((lambda x, y: (nhwc(x), y), set()), (lambda x, y: (x, y), {"batch-layout"})):
+        recipe = KerasRecipe(prepare=prepare)
+        report = parity(Net(), example, twin(exact=True), recipe=SGD, keras_recipe=recipe, options=QUICK)
+        assert kinds(report) == wrong
+
+
+def test_a_pipeline_that_raises_is_said_to(example):
+    with pytest.raises(InputError, match="the pipeline of the Keras side raised: KeyError"):
+        judged(lambda x, y: {}["images"], example)
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind"),
+    [
+        ("sparse_categorical_crossentropy", {"from-logits"}),
+        ("crossentropy", {"from-logits"}),
+        ("categorical_crossentropy", {"labels", "from-logits"}),
+        ("mse", {"loss"}),
+        (lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p, from_logits=True), set()),
+        ([keras.losses.SparseCategoricalCrossentropy(from_logits=True)], set()),
+    ],
+    ids=["sparse", "crossentropy", "categorical", "mse", "function", "list"],
+)
+def test_a_loss_by_name_or_a_function_is_what_compile_makes_of_it(loss, kind, example):
+    report = parity(Net(), example, compiled(twin(exact=True), loss=loss), recipe=SGD, options=QUICK)
+    assert kinds(report) == kind
+
+
+def test_a_regulariser_is_named(example):
+    model = twin(exact=True)
+    model.get_layer("fc").kernel_regularizer = keras.regularizers.L2(0.01)
+    report = parity(Net(), example, model, options=QUICK)
+    assert kinds(report) == {"regulariser"}
+    assert report.differences[0].layers == ("fc",)
+
+
+def test_clipped_gradients_are_named(example):
+    model = compiled(twin(exact=True), optimizer=keras.optimizers.SGD(0.01, momentum=0.9, clipnorm=0.1))
+    assert kinds(parity(Net(), example, model, recipe=SGD, options=QUICK)) == {"optimizer-clipnorm"}
+
+
+class Quiet(nn.Module):
+    """Two biases that began at zero and that a BatchNorm takes away again; and the mean of what has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        nn.init.zeros_(self.conv.bias)
+        self.bn = nn.BatchNorm2d(4)
+        self.again = nn.BatchNorm2d(4, affine=False)
+        self.fc = nn.Linear(4 * 4 * 4, 5)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.again(self.bn(self.conv(x)))).flatten(1))
+
+
+@pytest.mark.parametrize("recipe", [SGD, ADAM], ids=["sgd", "adam"])
+def test_what_rounding_alone_has_moved_is_not_taken_for_another_training(recipe, example):
+    options = ParityOptions(steps=6, batch=6, exact_batchnorm=True, float32=False)
+    report = parity(Quiet(), example, recipe=recipe, options=options)
+    assert report.verdict is Verdict.EQUAL
+    assert [row.torch for row in report.tensors if row.noise] == ["conv.bias", "bn.bias"]
+
+
+def test_an_example_of_one_row_is_enough_where_a_batchnorm_needs_two(example):
+    class Vector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.bn = nn.Linear(108, 5), nn.BatchNorm1d(5)
+
+        def forward(self, x):
+            return self.bn(self.fc(x.flatten(1)))
+
+    options = ParityOptions(steps=2, batch=6, exact_batchnorm=True, float32=False)
+    inputs = keras.Input((6, 6, 3))
+    x = keras.layers.Dense(5)(keras.layers.Flatten()(keras.ops.transpose(inputs, (0, 3, 1, 2))))
+    model = with_exact_batchnorm(keras.Model(inputs, keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)))
+    assert parity(Vector(), example[:1], model, options=options).verdict is Verdict.EQUAL
+
+
 def test_several_faults_are_all_named_at_once(example):
     model = compiled(
         twin(momentum=0.99, bias=True, activation="softmax"), optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-7)

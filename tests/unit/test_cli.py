@@ -221,8 +221,9 @@ def test_a_summary_prints_to_a_pipe_and_nothing_else_is_on_the_screen() -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_a_reader_that_leaves_changes_nothing() -> None:
-    command = f"{sys.executable} -m translator ops | head -c 1; exit ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_a_reader_that_leaves_changes_nothing(form: str) -> None:
+    command = f"{sys.executable} -m translator ops {form} | head -c 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
 

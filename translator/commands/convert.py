@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from translator.commands import options
 from translator.config import ConvertRequest, EngineName
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from translator.engines.result import EngineResult
 
 
 @click.command(epilog=options.examples(
@@ -21,6 +27,9 @@ from translator.config import ConvertRequest, EngineName
 @options.source_options
 @click.option("--engine", type=click.Choice(["native", "onnx2keras"]), default="native", show_default=True)
 @click.option("--fold", is_flag=True, help="Fold each BatchNorm into the convolution before it.")
+@click.option(
+    "--exact-batchnorm", is_flag=True, help="PyTorch's running variance in training; the file needs a registered class."
+)
 @options.report_options
 @click.option("--keep-failed", is_flag=True, help="Keep an output whose proof failed.")
 @options.runs
@@ -41,5 +50,18 @@ def convert(
     with options.progress(quiet=quiet) as on_progress:
         from translator.pipeline import convert_file
 
-        proof = convert_file(request, on_progress=on_progress)
+        proof = convert_file(request, on_progress=on_progress, remake=_remake(request))
     return options.show(proof, layers=layers, quiet=quiet)
+
+
+def _remake(request: ConvertRequest) -> Callable[[EngineResult, nn.Module], EngineResult] | None:
+    """What is done to the translated model before its proof."""
+    if not request.exact_batchnorm:
+        return None
+
+    def exact(result: EngineResult, module: nn.Module) -> EngineResult:
+        from translator.training.batchnorm import with_exact_result
+
+        return with_exact_result(result, module)
+
+    return exact

@@ -160,7 +160,7 @@ def console() -> Console:
 
     class ResultConsole(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would exit with 1, which means that a check failed
+            _drop_output()  # rich would exit with 1, which means that a check failed
 
     plain = ResultConsole()
     if plain.is_terminal or "COLUMNS" in os.environ:
@@ -170,12 +170,17 @@ def console() -> Console:
 
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """Where results are printed: `| head` reads a few lines and leaves, which is no error and changes no verdict."""
+    """Around printing without a console: `| head` reads a few lines and leaves, which is no error."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Nobody reads on: send the rest of stdout nowhere, so that the command ends with its own status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -229,8 +234,7 @@ def show(report: Report, *, layers: bool, quiet: bool) -> int:
     if not quiet:
         from translator.report.text import render
 
-        with reader_may_leave():
-            render(report, console(), layers=layers)
+        render(report, console(), layers=layers)
     return report.exit_status
 
 

@@ -23,6 +23,7 @@ from translator.config import ParityRequest
 @click.option("--learning-rate", default=0.01, show_default=True)
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=2), help="Examples in each step.")
 @click.option("--exact-batchnorm", is_flag=True, help="Build the translated model with PyTorch's BatchNorm statistics.")
+@click.option("--float32/--no-float32", default=True, show_default=True, help="Show how far float32 runs drift apart.")
 @options.report_options
 @options.runs
 def parity(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import keras
 
+from translator.errors import InputError
 from translator.training.registered import ExactBatchNormalization
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from translator.bindings import WeightBinding
+    from translator.engines.result import EngineResult
 
 
 def with_exact_batchnorm(model: keras.Model, *, cumulative: Collection[str] = ()) -> keras.Model:
@@ -38,6 +47,37 @@ def with_native_batchnorm(model: keras.Model) -> keras.Model:
         )
 
     return _rebuilt(model, "ExactBatchNormalization", native)
+
+
+def with_exact_result(result: EngineResult, module: nn.Module) -> EngineResult:
+    """What an engine made of `module`, its model with PyTorch's BatchNorm statistics; for `convert --exact-batchnorm`.
+
+    Raises InputError where the engine gives no weight bindings.
+    """
+    from translator.emit.weights import set_weights
+
+    if not result.bindings:
+        raise InputError("this engine gives no weight bindings", fix="--exact-batchnorm needs --engine native")
+    model = with_exact_batchnorm(result.model, cumulative=cumulative_layers(module, result.bindings))
+    return replace(
+        result,
+        model=model,
+        load_state=partial(set_weights, model, result.bindings),
+        notes=(*result.notes, *([_NEEDS] if model is not result.model else [])),
+    )
+
+
+_NEEDS = "BatchNormalization is a registered class: `import translator.training.registered` before the file is loaded"
+
+
+def cumulative_layers(module: nn.Module, bindings: Iterable[tuple[str, WeightBinding]]) -> set[str]:
+    """Names of the Keras layers whose BatchNorm averages over all batches: `momentum=None` in PyTorch."""
+    names = {
+        f"{path}.running_mean"
+        for path, part in module.named_modules()
+        if getattr(part, "running_mean", None) is not None and getattr(part, "momentum", 0.1) is None
+    }
+    return {path.rpartition("/")[2] for path, binding in bindings if names.intersection(binding.tensors)}
 
 
 def _rebuilt(model: keras.Model, cls: str, replace: Any) -> keras.Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -43,7 +42,8 @@ def loss_in_float64(loss: Any) -> Any:
     """The same loss, which was perhaps made for float32, computing in float64."""
     if not isinstance(loss, keras.losses.Loss):
         return loss
-    wide = copy.copy(loss)
+    wide = object.__new__(type(loss))  # copy.copy() goes through its config, which may forget: Huber its delta
+    wide.__dict__.update(vars(loss))
     wide._dtype_policy = keras.DTypePolicy("float64")
     wide._dtype = "float64"
     return wide

@@ -116,7 +116,7 @@ def _main() -> None:
     on_progress("loading PyTorch and Keras")
     target = Path(job["target"])
     try:
-        from translator.training.side_by_side import parity_of
+        from translator.training.requested import parity_of
 
         text = dumps(parity_of(_request(job["request"]), on_progress))
     except TranslatorError as error:

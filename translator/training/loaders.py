@@ -6,8 +6,9 @@ same numbers bit for bit, and a run that was interrupted sees what it would have
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -86,11 +87,26 @@ def keras_epochs(
 
 def tensorflow_epoch(data: Dataset, *, batch_size: int, seed: int, epoch: int, labels: Labels = "column") -> Any:
     """One training epoch as a `tf.data.Dataset`, prepared ahead while the model learns. TensorFlow only."""
+    return _tensorflow(data, lambda: (epoch,), batch_size, seed, labels)
+
+
+def tensorflow_epochs(
+    data: Dataset, *, batch_size: int, seed: int, first_epoch: int = 0, labels: Labels = "column"
+) -> Any:
+    """All epochs, one after the other and without end, as a `tf.data.Dataset` for `model.fit`. TensorFlow only.
+
+    first_epoch: where a resumed run goes on. Give `fit` the same `initial_epoch`, and `steps_per_epoch`.
+    """
+    return _tensorflow(data, lambda: itertools.count(first_epoch), batch_size, seed, labels)
+
+
+def _tensorflow(data: Dataset, epochs: Callable[[], Iterable[int]], batch_size: int, seed: int, labels: Labels) -> Any:
     import tensorflow as tf
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for images, classes in epoch_batches(data, batch_size=batch_size, seed=seed, epoch=epoch):
-            yield to_keras_arrays(images, classes, len(data.classes), labels)
+        for epoch in epochs():
+            for images, classes in epoch_batches(data, batch_size=batch_size, seed=seed, epoch=epoch):
+                yield to_keras_arrays(images, classes, len(data.classes), labels)
 
     columns = {"column": (None, 1), "flat": (None,), "one-hot": (None, len(data.classes))}[labels]
     signature = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from translator.bindings import to_keras, to_torch
 from translator.errors import InputError
 from translator.training.keras_side import numbers
-from translator.verify.training import Deviation, Link, ratio
+from translator.verify.training import Deviation, Link, largest, ratio
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -44,26 +44,35 @@ def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[Slot]]:
 
 
 def compare_state(
-    links: Sequence[Link], module: nn.Module, torch_optimizer: Optimizer, keras_optimizer: keras.optimizers.Optimizer
+    links: Sequence[Link],
+    module: nn.Module,
+    torch_optimizer: Optimizer,
+    keras_optimizer: keras.optimizers.Optimizer,
+    quiet: Collection[str] = (),
 ) -> list[Deviation]:
-    """One deviation for every state variable of Keras that PyTorch has, too."""
+    """One deviation for every state variable of Keras that PyTorch has, too. quiet: as in `compare_values`."""
     state = _by_name(module, torch_optimizer)
     held = slots(keras_optimizer)
+    sizes: dict[str, float] = {}
+    for own in state.values():
+        for key, value in own.items():
+            sizes[key] = max(largest(value), sizes.get(key, 0.0))
     found = []
     for link in links:
         for slot in held.get(link.path, []):
             parts = {name: state[name][slot.key] for name in link.tensors if slot.key in state.get(name, {})}
             if len(parts) != len(link.tensors) or link.binding.join == "sum":
                 continue
-            want = to_keras(link.binding, parts) * slot.scale
-            got = numbers(slot.variable)
-            size, difference = (float(np.max(np.abs(x), initial=0.0)) for x in (want, got - want))
+            noise = all(name in quiet for name in link.tensors)
+            size = sizes[slot.key] if noise else max(map(largest, parts.values()))
+            difference = largest(numbers(slot.variable) - to_keras(link.binding, parts) * slot.scale)
             found.append(
                 Deviation(
                     torch=f"{' + '.join(link.tensors)}: {slot.key}",
                     keras=slot.variable.path,
-                    error=ratio(difference, size),
+                    error=ratio(difference, size * abs(slot.scale)),
                     size=size,
+                    noise=noise,
                     problem="" if np.isfinite(difference) else "NaN or infinity",
                 )
             )

@@ -15,10 +15,10 @@ from translator.training.parity_report import ParityReport
 _LAZY = {
     "parity": "side_by_side",
     "ParityOptions": "side_by_side",
-    "compiled_recipe": "side_by_side",
+    "compiled_recipe": "user_recipe",
     "TorchRecipe": "torch_side",
     "Batch": "torch_side",
-    "KerasRecipe": "recipe_checks",
+    "KerasRecipe": "user_recipe",
 }
 
 

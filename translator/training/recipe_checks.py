@@ -7,42 +7,40 @@ one, each is found even where several are wrong at once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import torch
 
+from translator.errors import InputError
 from translator.training.keras_side import numbers
 from translator.training.mapped import Mapped, exact_in_float64
 from translator.training.pairing import Pairing
 from translator.training.torch_side import Batch, TorchSide
+from translator.training.user_recipe import KerasRecipe, Prepare, name_of
+from translator.user_code import users_code
 from translator.verdict import Difference, Effect
 from translator.verify.training import ratio
-
-Prepare = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
-"""A user's own data pipeline: PyTorch's images and labels as arrays → what their Keras loop is fed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KerasRecipe:
-    """How a user trains the Keras model. prepare: None where they take the batches as parity lays them out."""
-
-    loss: Any
-    optimizer: keras.optimizers.Optimizer
-    prepare: Prepare | None = None
 
 
 def fed_wrongly(pairing: Pairing, prepare: Prepare, batch: Batch, loss: Any) -> Iterator[Difference]:
     """What is wrong with the batches that the user's pipeline makes."""
     given = next(a for a in batch.args if isinstance(a, torch.Tensor))
-    images, labels = prepare(given.numpy(), batch.target.numpy())
+    images, labels = fed(prepare, batch)
     images, want = np.asarray(images), pairing.keras_inputs(batch, torch.float32)
     if images.shape != want.shape or not np.array_equal(images, want):
         yield _images(images, want, given.numpy())
     yield from labels_wrong(np.asarray(labels), batch.target.numpy(), loss)
+
+
+def fed(prepare: Prepare, batch: Batch) -> tuple[Any, Any]:
+    """What the user's pipeline makes of a batch. Raises InputError where it raises."""
+    given = next(a for a in batch.args if isinstance(a, torch.Tensor))
+    with users_code("the pipeline of the Keras side raised:"):
+        images, labels = prepare(given.numpy().copy(), batch.target.numpy().copy())
+    return images, labels
 
 
 def _images(got: np.ndarray, want: np.ndarray, raw: np.ndarray) -> Difference:
@@ -67,7 +65,7 @@ def _images(got: np.ndarray, want: np.ndarray, raw: np.ndarray) -> Difference:
 
 def labels_wrong(labels: np.ndarray, want: np.ndarray, loss: Any) -> Iterator[Difference]:
     """One-hot labels for a sparse loss, or integers for a categorical one."""
-    name, integer = _loss_name(loss), want.dtype.kind in "iu"
+    name, integer = name_of(loss), want.dtype.kind in "iu"
     if not integer:
         return
     flat = labels.reshape(len(labels), -1)
@@ -121,12 +119,12 @@ def loss_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch, loss: Any,
         raw = torch_side.forward(batch)
     outputs = _laid_out(pairing, torch_side, raw)
     want = float(keras.ops.sum(exact.keras(target, outputs)))
-    name, flag = _loss_name(loss), getattr(loss, "_fn_kwargs", {}).get("from_logits")
+    name, flag = name_of(loss), getattr(loss, "_fn_kwargs", {}).get("from_logits")
     try:
-        got = float(keras.ops.sum(loss(_targets_for(loss, target, outputs), outputs)))
-    except (ValueError, TypeError) as error:
-        words = str(error).splitlines()[0]
-        return _loss_difference(torch_side, name, exact, f"raises: {words}")
+        with users_code("raises:"):
+            got = float(keras.ops.sum(loss(_targets_for(loss, target, outputs), outputs)))
+    except InputError as error:
+        return _loss_difference(torch_side, name, exact, error.what.splitlines()[0])
     if ratio(abs(got - want), abs(want)) <= _LIMIT:
         return None
     if flag is False:
@@ -195,7 +193,7 @@ def optimizer_wrong(
     """Whether the user's optimizer takes PyTorch's steps: both are given the same gradients, large and tiny ones."""
     rng = np.random.default_rng(0)
     start = rng.normal(size=shape)
-    gradients = [rng.normal(size=shape) * 10.0 ** rng.uniform(-9, 0, size=shape) for _ in range(4)]
+    gradients = [rng.normal(size=shape) * 10.0 ** rng.uniform(-9, 2, size=shape) for _ in range(4)]
     ends = []
     for candidate in (optimizer, exact.keras):
         part = candidate.optimizers[0] if isinstance(candidate, keras.optimizers.MultiOptimizer) else candidate
@@ -228,9 +226,10 @@ def _settings(got: Any, want: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
         a, b = ours.get(key), theirs.get(key)
         if key in ours and key in theirs and a != b and not (_close(a, b)):
             yield key, (a, b)
-    a, b = ours.get("weight_decay") or 0.0, theirs.get("weight_decay") or 0.0
-    if a != b:
-        yield "weight_decay", (a, b)
+    for key in ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "gradient_accumulation_steps"):
+        a, b = ours.get(key) or 0.0, theirs.get(key) or 0.0
+        if a != b:
+            yield key, (a, b)
 
 
 def _close(a: Any, b: Any) -> bool:
@@ -240,7 +239,7 @@ def _close(a: Any, b: Any) -> bool:
 
 def _targets_for(loss: Any, target: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Right labels in the form that this loss takes."""
-    if _loss_name(loss) == "CategoricalCrossentropy" and target.dtype.kind in "iu":
+    if name_of(loss) == "CategoricalCrossentropy" and target.dtype.kind in "iu":
         return np.asarray(np.eye(outputs.shape[-1])[target])
     return target
 
@@ -249,15 +248,27 @@ def _laid_out(pairing: Pairing, torch_side: TorchSide, raw: torch.Tensor) -> np.
     return pairing.keras_target(raw, torch_side.output, torch_side.dtype)
 
 
+def regularisers(pairing: Pairing) -> Iterator[Difference]:
+    """What layers of the Keras model add to the loss."""
+    named: dict[str, list[str]] = {}
+    for layer in pairing.model._flatten_layers(include_self=False, recursive=True):
+        for setting, value in vars(layer).items():
+            if setting.endswith("_regularizer") and value is not None:
+                named.setdefault(f"{setting}={type(value).__name__}", []).append(layer.name)
+    for text, layers in named.items():
+        yield Difference(
+            kind="regulariser",
+            layers=tuple(dict.fromkeys(layers)),
+            torch="adds nothing to the loss",
+            keras=f"{text} adds to the loss",
+            effect=Effect.TRAINING,
+            fix="leave it out; PyTorch's L2 is the optimizer's weight_decay",
+        )
+
+
 def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
     powers = np.exp(x - x.max(axis, keepdims=True))
     return np.asarray(powers / powers.sum(axis, keepdims=True))
-
-
-def _loss_name(loss: Any) -> str:
-    if isinstance(loss, str):
-        return type(keras.losses.get(loss)).__name__
-    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _range(array: Any) -> str:
@@ -282,17 +293,21 @@ def check_model(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> list[D
     inputs = pairing.keras_inputs(batch, torch_side.dtype)
     got = numbers(pairing.pick(torch_side.output)(pairing.model(inputs, training=True)))
     head = head_wrong(pairing, torch_side, got, want)
-    return [*([head] if head else []), *statistics_wrong(pairing, torch_side, batch)]
+    return [*([head] if head else []), *statistics_wrong(pairing, torch_side, batch), *regularisers(pairing)]
 
 
 def check_recipe(
     pairing: Pairing, torch_side: TorchSide, batch: Batch, theirs: KerasRecipe, loss: Mapped, optimizer: Mapped
 ) -> list[Difference]:
     """Everything that is wrong with a user's recipe, given the recipe that is right. In float64."""
+    found: list[Difference] = []
     if theirs.prepare is not None:
-        found = list(fed_wrongly(pairing, theirs.prepare, batch, theirs.loss))
-    else:
+        found += fed_wrongly(pairing, theirs.prepare, batch, theirs.loss or loss.keras)
+    elif theirs.loss is not None:
         labels = batch.target.numpy()
-        found = list(labels_wrong(labels, labels, theirs.loss))
-    wrong = (loss_wrong(pairing, torch_side, batch, theirs.loss, loss), optimizer_wrong(theirs.optimizer, optimizer))
+        found += labels_wrong(labels, labels, theirs.loss)
+    wrong = (
+        loss_wrong(pairing, torch_side, batch, theirs.loss, loss) if theirs.loss is not None else None,
+        optimizer_wrong(theirs.optimizer, optimizer) if theirs.optimizer is not None else None,
+    )
     return [*found, *(difference for difference in wrong if difference is not None)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import torch
 from torch import nn
 
-from translator.config import ParityRequest, Progress
+from translator.config import Progress
 from translator.errors import InputError
 from translator.training.batches import default_loss, random_batches
-from translator.training.batchnorm import with_exact_batchnorm
+from translator.training.batchnorm import cumulative_layers, with_exact_batchnorm
 from translator.training.conclusion import conclude
 from translator.training.float64 import loss_in_float64, trains_in_float64
 from translator.training.keras_side import KerasSide
@@ -24,13 +26,13 @@ from translator.training.mapped import Mapped, exact_in_float64
 from translator.training.optimizers import map_optimizer
 from translator.training.pairing import Pairing, group_variables, pair_by_alignment, pair_by_bindings
 from translator.training.parity_report import ParityReport, Part
-from translator.training.recipe_checks import KerasRecipe, check_model, check_recipe
+from translator.training.recipe_checks import check_model, check_recipe, fed
 from translator.training.silent import silent
-from translator.training.torch_side import Batch, TorchRecipe, TorchSide, silence
+from translator.training.torch_side import Batch, TorchRecipe, TorchSide, outputs_in_training, silence
 from translator.training.trajectory import Trajectory, run_together, run_with_noise
 from translator.training.trajectory_rows import NoiseRow
+from translator.training.user_recipe import KerasRecipe, compiled_recipe, name_of
 from translator.verdict import Difference
-from translator.verify.torch_record import tensors_in
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -84,7 +86,9 @@ def parity(
     with _own_weights(keras_model):
         with clock.stage("pairing the two models"):
             pairing = _pair(module, keras_model, args, kwargs, options)
-        recipe = recipe or TorchRecipe(loss=_loss_for(module, args, kwargs, options), optimizer=_usual)
+        if recipe is None:
+            output = outputs_in_training(module, args, kwargs)[options.output]
+            recipe = TorchRecipe(loss=default_loss(output), optimizer=_usual)
         if keras_recipe is None and keras_model is not None:
             keras_recipe = compiled_recipe(keras_model)
         bench = _Bench(
@@ -97,14 +101,6 @@ def parity(
         )
         bench.batches = list(batches)[: options.steps] if batches is not None else bench.draw(args, kwargs)
         return bench.run(names)
-
-
-def compiled_recipe(model: keras.Model) -> KerasRecipe | None:
-    """The loss and the optimizer that a Keras model was compiled with; None where it was not, or has several losses."""
-    loss = getattr(model, "loss", None) if getattr(model, "compiled", False) else None
-    if loss is None or isinstance(loss, (list, tuple, dict)):
-        return None
-    return KerasRecipe(loss=keras.losses.get(loss), optimizer=model.optimizer)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,7 +119,7 @@ class _Bench:
     def draw(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Batch]:
         """Random batches for the module."""
         options = self.options
-        output = _outputs(self.pairing.module, args, kwargs)[options.output]
+        output = outputs_in_training(self.pairing.module, args, kwargs)[options.output]
         return list(
             random_batches(
                 args, kwargs, output, self.recipe.loss, size=options.batch, count=options.steps, seed=options.seed
@@ -157,7 +153,7 @@ class _Bench:
             tensors=tuple(found.tensors.values()),
             noise=tuple(noise),
             first_wrong=found.first_wrong,
-            silenced=tuple(dict.fromkeys((*silence(_copied(self.pairing.module)), *silenced))),
+            silenced=tuple(dict.fromkeys((*silence(copy.deepcopy(self.pairing.module)), *silenced))),
             notes=tuple(note for part in self.parts.values() for note in part.notes),
             timing=self.clock.seconds,
             versions=_versions(),
@@ -198,15 +194,14 @@ class _Bench:
         """What is wrong with the user's model and recipe, part by part; nothing where neither is theirs."""
         side = self.torch_side(torch.float64)
         loss, optimizer = self.mapped(side)
-        theirs = self.theirs
-        used = (loss.keras, optimizer.keras) if theirs is None else (theirs.loss, theirs.optimizer)
-        for part, want, mapped, got in (
-            ("loss", self.recipe.loss, loss, used[0]),
-            ("optimizer", side.optimizer, optimizer, used[1]),
+        theirs = self.theirs or KerasRecipe()
+        for part, want, mapped, own in (
+            ("loss", self.recipe.loss, loss, theirs.loss),
+            ("optimizer", side.optimizer, optimizer, theirs.optimizer),
         ):
             self.parts[part] = Part(
                 torch=_one_line(want),
-                keras=mapped.name if theirs is None else f"{type(got).__name__} of the model's own",
+                keras=mapped.name if own is None else f"{name_of(own)} of the model's own",
                 native=mapped.native,
                 why=mapped.why,
                 notes=mapped.notes,
@@ -217,7 +212,7 @@ class _Bench:
         if self.own_model and self.batches:
             self.reset()
             found += check_model(self.pairing, self.torch_side(torch.float64), self.batches[0])
-        if theirs is not None and self.batches:
+        if self.theirs is not None and self.batches:
             wide = replace(theirs, loss=loss_in_float64(theirs.loss))
             found += check_recipe(self.pairing, side, self.batches[0], wide, loss, optimizer)
         if any(d.kind == "probabilities" for d in found):  # a loss of probabilities fits that head: the head is said
@@ -230,12 +225,21 @@ class _Bench:
         side = self.torch_side(torch.float64)
         loss, optimizer = self.mapped(side)
         used, moved = loss.keras, exact_in_float64(optimizer.keras)
-        if self.theirs is not None:
-            used = used if own_loss_is_wrong else loss_in_float64(self.theirs.loss)
-            moved = exact_in_float64(self.theirs.optimizer)
+        theirs = self.theirs or KerasRecipe()
+        if theirs.loss is not None and not own_loss_is_wrong:
+            used = loss_in_float64(theirs.loss)
+        if theirs.optimizer is not None:
+            moved = exact_in_float64(theirs.optimizer)
+        prepare = theirs.prepare
         keras_side = KerasSide(self.pairing.model, used, moved, self.pairing.pick(side.output))
         return run_together(
-            self.pairing, side, keras_side, self.batches, limit=self.options.limit, on_step=self.on_step("float64")
+            self.pairing,
+            side,
+            keras_side,
+            self.batches,
+            limit=self.options.limit,
+            on_step=self.on_step("float64"),
+            labels=None if prepare is None or own_loss_is_wrong else lambda batch: np.asarray(fed(prepare, batch)[1]),
         )
 
     def noise(self) -> list[NoiseRow]:
@@ -301,48 +305,8 @@ def _pair(
         raise InputError("this engine gives no weight bindings", fix="use the native engine")
     bindings, model = conversion.weightmap.bindings, conversion.model
     if options.exact_batchnorm:
-        model = with_exact_batchnorm(model, cumulative=_cumulative(module, bindings))
+        model = with_exact_batchnorm(model, cumulative=cumulative_layers(module, bindings))
     return pair_by_bindings(module, model, bindings, conversion.claims)
-
-
-def _cumulative(module: nn.Module, bindings: Sequence[tuple[str, Any]]) -> set[str]:
-    """Names of the Keras layers whose BatchNorm averages over all batches."""
-    names = {
-        f"{path}.running_mean"
-        for path, part in module.named_modules()
-        if getattr(part, "running_mean", None) is not None and getattr(part, "momentum", 0.1) is None
-    }
-    return {path.rpartition("/")[2] for path, binding in bindings if names.intersection(binding.tensors)}
-
-
-def _outputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """What the module gives in training, from a copy; the same twice, or it is random."""
-    copy = _copied(module).train()
-    silence(copy)
-    before = {name: tensor.clone() for name, tensor in copy.state_dict().items()}
-    found = []
-    for seed in (0, 1):
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            found.append([tensor.clone() for tensor in tensors_in(copy(*args, **kwargs))])
-        copy.load_state_dict(before)
-    for first, second in zip(*found, strict=True):
-        if not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
-            raise InputError(
-                "the PyTorch model gives two results for one input in training: something in it is random",
-                fix="switch it off, e.g. a functional dropout whose rate is no module's",
-            )
-    return found[0]
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(module)
-
-
-def _loss_for(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: ParityOptions) -> nn.Module:
-    return default_loss(_outputs(module, args, kwargs)[options.output])
 
 
 def _usual(module: nn.Module) -> Optimizer:
@@ -364,46 +328,3 @@ def _versions() -> dict[str, str]:
     from translator.runtime import versions
 
     return dict(versions())
-
-
-def parity_of(request: ParityRequest, on_progress: Progress) -> ParityReport:
-    """What a request asks for, in this process."""
-    from translator.capture.source import load
-    from translator.keras_source import load_keras
-
-    on_progress("loading the PyTorch model")
-    source = load(request.source)
-    model = None
-    if request.keras is not None:
-        model = load_keras(request.keras, seed=request.source.seed).model
-    recipe = _recipe(request, source.module, source.example_inputs, dict(source.example_kwargs))
-    report = parity(
-        source.module,
-        source.example_inputs,
-        model,
-        example_kwargs=source.example_kwargs,
-        recipe=recipe,
-        options=ParityOptions(
-            steps=request.steps,
-            batch=request.batch,
-            seed=request.source.seed,
-            exact_batchnorm=request.exact_batchnorm,
-            on_progress=on_progress,
-        ),
-        names=(source.spec or source.name, request.keras or ""),
-    )
-    return replace(report, torch_name=source.name, notes=(*source.notes, *report.notes))
-
-
-def _recipe(request: ParityRequest, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TorchRecipe:
-    rate = request.learning_rate
-    makers: Mapping[str, Callable[[nn.Module], Optimizer]] = {
-        "sgd": lambda m: torch.optim.SGD(m.parameters(), lr=rate, momentum=0.9),
-        "adam": lambda m: torch.optim.Adam(m.parameters(), lr=rate),
-        "adamw": lambda m: torch.optim.AdamW(m.parameters(), lr=rate),
-        "rmsprop": lambda m: torch.optim.RMSprop(m.parameters(), lr=rate),
-    }
-    if request.optimizer.lower() not in makers:
-        raise InputError(f"--optimizer {request.optimizer}: not known", fix=f"one of {', '.join(makers)}")
-    loss = _loss_for(module, args, kwargs, ParityOptions())
-    return TorchRecipe(loss=loss, optimizer=makers[request.optimizer.lower()])

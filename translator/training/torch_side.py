@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
+from translator.errors import InputError
+from translator.user_code import users_code
 from translator.verify.precision import asks_for_float64, widen
 from translator.verify.torch_record import tensors_in
 
@@ -92,6 +95,31 @@ class TorchSide:
                     seen.add(id(tensor))
                     found[name] = tensor.detach().numpy()
         return found
+
+
+def outputs_in_training(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """What a module gives in training, from a copy; the same twice, or it is random. Raises InputError where it is."""
+    trained = copy.deepcopy(module).train()
+    silence(trained)
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    if all(leaf.ndim and leaf.shape[0] == 1 for leaf in leaves):  # a BatchNorm may need more than one example
+        args, kwargs = pytree.tree_map_only(torch.Tensor, lambda x: torch.cat([x, x]), (args, kwargs))
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    found = []
+    for seed in (0, 1):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            with users_code("the PyTorch model raised in training:"):
+                outputs = trained(*args, **kwargs)
+            found.append([tensor.clone() for tensor in tensors_in(outputs)])
+        trained.load_state_dict(before)
+    for first, second in zip(*found, strict=True):
+        if not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise InputError(
+                "the PyTorch model gives two results for one input in training: something in it is random",
+                fix="switch it off, e.g. a functional dropout whose rate is no module's",
+            )
+    return found[0]
 
 
 def in_dtype(value: Any, dtype: torch.dtype) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from translator.verify.training import (
     VariancePrediction,
     compare_gradients,
     compare_values,
+    largest,
     ratio,
 )
 
@@ -44,14 +46,21 @@ def run_together(
     *,
     limit: float,
     on_step: Callable[[int], None] = lambda step: None,
+    labels: Callable[[Batch], np.ndarray] | None = None,
 ) -> Trajectory:
-    """Train both on the same batches, from the weights they have, and compare after every step."""
+    """Train both on the same batches, from the weights they have, and compare after every step.
+
+    labels: what the Keras loss is given as the target; None lays PyTorch's target out as the output is.
+    """
     found = Trajectory()
     prediction = VariancePrediction(torch_side.module)
     try:
         for number, batch in enumerate(batches, start=1):
             on_step(number)
-            _one_step(found, pairing, torch_side, keras_side, prediction, batch, number, limit)
+            target = (
+                labels(batch) if labels else pairing.keras_target(batch.target, torch_side.output, torch_side.dtype)
+            )
+            _one_step(found, pairing, torch_side, keras_side, prediction, batch, target, number, limit)
     finally:
         prediction.close()
     found.sizes = prediction.sizes
@@ -65,32 +74,35 @@ def _one_step(
     keras_side: KerasSide,
     prediction: VariancePrediction,
     batch: Batch,
+    target: np.ndarray,
     number: int,
     limit: float,
 ) -> None:
     loss, gradients = torch_side.gradients(batch)
-    step = keras_side.step(
-        pairing.keras_inputs(batch, torch_side.dtype),
-        pairing.keras_target(batch.target, torch_side.output, torch_side.dtype),
-    )
+    step = keras_side.step(pairing.keras_inputs(batch, torch_side.dtype), target)
     links = pairing.links
     grads = compare_gradients(links, gradients, step.gradients, pairing.shapes)
+    for deviation in grads:
+        _note(found, deviation, "parameter", "gradient")
+    quiet = {name for name, row in found.tensors.items() if row.noise}
     torch_side.move()
     state, values = torch_side.state(), keras_side.values()
     variances = [link for link in links if link.tensors[0] in prediction.state]
     others = [link for link in links if link.tensors[0] not in prediction.state]
     parameters = {name for name, _ in torch_side.module.named_parameters()}
-    weights = compare_values([x for x in others if x.tensors[0] in parameters], state, values)
-    statistics = compare_values([x for x in others if x.tensors[0] not in parameters], state, values)
+    most = max((largest(state[name]) for name in parameters if name in state), default=0.0)
+    scales = dict.fromkeys(quiet, most)
+    weights = compare_values([x for x in others if x.tensors[0] in parameters], state, values, scales)
+    statistics = compare_values(
+        [x for x in others if x.tensors[0] not in parameters], state, values, _zero_means(state)
+    )
     raw = compare_values(variances, state, values)
     predicted = compare_values(variances, prediction.state, values)
     slots = (
-        compare_state(links, torch_side.module, torch_side.optimizer, keras_side.optimizer)
+        compare_state(links, torch_side.module, torch_side.optimizer, keras_side.optimizer, quiet)
         if keras_side.optimizer is not None
         else []
     )
-    for deviation in grads:
-        _note(found, deviation, "parameter", "gradient")
     kinds: tuple[tuple[list[Deviation], Kind], ...] = (
         (weights, "parameter"),
         (statistics, "statistic"),
@@ -118,6 +130,22 @@ def _one_step(
     )
     if not found.first_wrong:
         found.first_wrong = _first_wrong(number, limit, grads, weights, statistics, raw, predicted)
+
+
+def _zero_means(state: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Running means that are zero but for rounding, each with its standard deviation, which rounding is relative to."""
+    found = {}
+    for name, mean in state.items():
+        variance = state.get(re.sub("running_mean$", "running_var", name))
+        if name.endswith("running_mean") and variance is not None:
+            deviation = largest(variance) ** 0.5
+            if largest(mean) <= _NO_MEAN * deviation:
+                found[name] = deviation
+    return found
+
+
+_NO_MEAN = 1e-8
+"""A mean this much smaller than its standard deviation is rounding, which Adam may have enlarged."""
 
 
 def _note(found: Trajectory, deviation: Deviation, kind: Kind, what: str) -> None:

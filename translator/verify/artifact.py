@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -120,7 +121,10 @@ def judge_file(
         given = tensors_in((args, kwargs or {}))
         inputs = [_laid_out(t, target, index) for t, target in zip(given, index.inputs, strict=False)]
         order = _order(model, names)
-        job = {"model": str(path), "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "names": order}
+        job: dict[str, Any] = {
+            "model": str(path), "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "names": order,
+            "classes": _registered(model),
+        }  # fmt: skip
         arrays: dict[str, Any] = dict(zip(names, inputs, strict=False))
         np.savez(folder / "in.npz", **arrays)
         answer = worker.ask(job)
@@ -146,6 +150,18 @@ def judge_file(
         error=error,
         **counts,
     )
+
+
+def _registered(model: keras.Model) -> list[str]:
+    """The files of the registered classes that the model has on request; each needs Keras alone.
+
+    Any other class stays unknown to the fresh process, and the file is found not to load.
+    """
+    kinds = {type(operation) for operation in fresh_process.every_operation(model)}
+    return sorted({inspect.getfile(kind) for kind in kinds if kind.__module__.startswith(_REGISTERED)})
+
+
+_REGISTERED = "translator.training.registered."
 
 
 def _order(model: keras.Model, names: Sequence[str]) -> list[str]:

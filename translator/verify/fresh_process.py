@@ -7,6 +7,7 @@ that a file which needs us can't hide it.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import sys
@@ -53,9 +54,16 @@ def main() -> None:
 
 
 def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:
-    """Load job["model"] with safe mode on, feed it job["inputs"] (.npz by input name), save job["outputs"] (.npz)."""
+    """Load job["model"] with safe mode on, feed it job["inputs"] (.npz by input name), save job["outputs"] (.npz).
+
+    job["classes"]: Python files run before, which register classes that the model was asked to have.
+    """
     import numpy as np
 
+    for number, path in enumerate(job.get("classes", ())):
+        spec = importlib.util.spec_from_file_location(f"classes_{number}", path)
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
     model = keras.saving.load_model(job["model"], compile=False, safe_mode=True)
     with np.load(job["inputs"]) as stored:
         inputs = [stored[name] for name in job["names"]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -45,7 +46,8 @@ class Deviation:
     """How far one tensor of Keras is from PyTorch's.
 
     torch, keras: the names in both worlds. error: max|got − want| / max|want|; infinite where nothing was compared.
-    size: max|want|. noise: both are zero but for rounding, and `error` says nothing. problem: why it isn't right.
+    size: max|want|. noise: the gradient is zero but for rounding on both sides, and `error` is relative to the largest
+    of all tensors. problem: why it isn't right.
     """
 
     torch: str
@@ -57,7 +59,7 @@ class Deviation:
 
     def within(self, limit: float) -> bool:
         """Whether the two agree to `limit`; never true for NaN or a problem."""
-        return not self.problem and (self.noise or self.error <= limit)
+        return not self.problem and self.error <= limit
 
 
 def compare_gradients(
@@ -76,52 +78,63 @@ def compare_gradients(
         for name in link.tensors:
             reads.setdefault(name, []).append(link.path)
     back = gradients_to_torch(((link.binding, got[link.path]) for link in links if link.path in got), shapes)
-    largest = max((float(np.max(np.abs(g), initial=0.0)) for g in want.values()), default=0.0)
+    most = max((largest(g) for g in want.values()), default=0.0)
     return [
-        _gradient(name, " + ".join(reads.get(name, [])), back.get(name), gradient, largest)
+        _gradient(name, " + ".join(reads.get(name, [])), back.get(name), gradient, most)
         for name, gradient in want.items()
     ]
 
 
-def _gradient(name: str, path: str, got: np.ndarray | None, want: np.ndarray, largest: float) -> Deviation:
-    size = float(np.max(np.abs(want), initial=0.0))
+def _gradient(name: str, path: str, got: np.ndarray | None, want: np.ndarray, most: float) -> Deviation:
+    size = largest(want)
     if not path:
         return Deviation(torch=name, keras="", error=math.inf, size=size, problem="no Keras variable holds it")
     if got is None:
         got = np.zeros_like(want)
-        if size > NOISE * largest:
+        if size > NOISE * most:
             return Deviation(torch=name, keras=path, error=1.0, size=size, problem="Keras computes no gradient for it")
-    difference = float(np.max(np.abs(got - want), initial=0.0))
+    difference = largest(got - want)
     if not math.isfinite(difference):
         return Deviation(torch=name, keras=path, error=math.inf, size=size, problem="NaN or infinity in a gradient")
-    noise = size <= NOISE * largest and difference <= NOISE * largest
-    return Deviation(torch=name, keras=path, error=ratio(difference, size), size=size, noise=noise)
+    noise = size <= NOISE * most and difference <= NOISE * most
+    return Deviation(torch=name, keras=path, error=ratio(difference, most if noise else size), size=size, noise=noise)
 
 
 def compare_values(
-    links: Iterable[Link], state: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+    links: Iterable[Link],
+    state: Mapping[str, np.ndarray],
+    values: Mapping[str, np.ndarray],
+    scales: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Deviation]:
     """One deviation for every linked variable: what PyTorch's tensors make of it, against what it is.
 
-    state: PyTorch's tensors by name. values: of the Keras variables by path.
+    state: PyTorch's tensors by name. values: of the Keras variables by path. Errors are relative to the whole PyTorch
+    tensor, of which a variable may be a part. scales: for tensors that hold nothing but rounding, what their errors
+    are relative to instead.
     """
     found = []
     for link in links:
         if not link.binding.pieces:
             continue
-        want, got = to_keras(link.binding, state), values[link.path]
-        size, difference = (float(np.max(np.abs(x), initial=0.0)) for x in (want, got - want))
+        want = to_keras(link.binding, state)
+        size = max(largest(want), *(scales.get(name, largest(state[name])) for name in link.tensors))
+        difference = largest(values[link.path] - want)
         problem = "" if math.isfinite(difference) else "NaN or infinity"
         found.append(
             Deviation(
                 torch=" + ".join(link.tensors),
                 keras=link.path,
-                error=ratio(difference, size) if not problem else math.inf,
+                error=math.inf if problem else ratio(difference, size),
                 size=size,
                 problem=problem,
             )
         )
     return found
+
+
+def largest(array: np.ndarray) -> float:
+    """max|array|, 0 for none."""
+    return float(np.max(np.abs(array), initial=0.0))
 
 
 def ratio(difference: float, size: float) -> float:
