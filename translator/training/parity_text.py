@@ -61,12 +61,20 @@ def _title(report: ParityReport) -> list[Text]:
     heading = [Text(words.clean(report.title), style="bold"), Text()] if report.title else []
     norm = {"exact": " · PyTorch's BatchNorm", "native": " · Keras' own BatchNorm", "": ""}[report.batchnorm]
     line = f"{report.torch_name}  ↔  {report.keras_name} on {report.backend}{norm}"
-    return [*heading, Text(f"{line} · {len(report.steps)} steps of {report.batch} examples · seed {report.seed}")]
+    return [
+        *heading,
+        Text(f"{words.clean(line)} · {len(report.steps)} steps of {report.batch} examples · seed {report.seed}"),
+    ]
 
 
 def _recipe(report: ParityReport, width: int, console: Console) -> list[Text]:
     rows = [
-        (Text(name, style="bold"), Text(part.torch), Text(part.keras), Text(f"({part.why})" if part.why else "", "dim"))
+        (
+            Text(words.clean(name), style="bold"),
+            Text(words.clean(part.torch)),
+            Text(words.clean(part.keras)),
+            Text(f"({words.clean(part.why)})" if part.why else "", "dim"),
+        )
         for name, part in report.recipe.items()
     ]
     wrap = Column(fit=Fit.WRAP, least=16)
@@ -80,7 +88,8 @@ def _differences(report: ParityReport, width: int, console: Console) -> list[Tex
         rows = []
         for d in group:
             about = d.layers[0] if len(d.layers) == 1 else words.amount(len(d.layers), "place")
-            notes = [f"→ {d.fix}" if d.fix else "", f"({d.detail})" if d.detail else "", "(named)" if d.allowed else ""]
+            fix, detail = words.clean(d.fix), words.clean(d.detail)
+            notes = [f"→ {fix}" if fix else "", f"({detail})" if detail else "", "(named)" if d.allowed else ""]
             rows.append(
                 (
                     Text(d.kind, style="bold"),
@@ -127,7 +136,7 @@ def _tensors(report: ParityReport, width: int, console: Console, few: int | None
 
 
 def _tensor(row: TensorRow, limit: float) -> Sequence[Text]:
-    note = row.problem or ("zero but for rounding" if row.noise else "")
+    note = words.clean(row.problem) or ("zero but for rounding" if row.noise else "")
     if row.predicted is not None and row.weight > limit:
         note = note or f"as predicted to {words.error(row.predicted)}"
     return (
@@ -144,7 +153,7 @@ def _noise(report: ParityReport, width: int, console: Console) -> list[Text]:
     if not report.noise:
         return []
     picked = sorted({0, len(report.noise) // 4, len(report.noise) // 2, len(report.noise) - 1})
-    heads = ("after step", "Keras – PyTorch", "PyTorch – itself", "Keras – float64", "PyTorch – float64")
+    heads = ("step", "Keras – PyTorch", "PyTorch – itself", "Keras – float64", "PyTorch – float64")
     rows: list[Sequence[Text]] = [[Text(h, style="dim") for h in heads]]
     for i in picked:
         n = report.noise[i]
