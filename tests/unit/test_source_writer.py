@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,12 +112,92 @@ class Dense(nn.Module):
         return torch.cat(features, 1)
 
 
+def double(inside: int, outside: int) -> nn.Sequential:
+    """Blocks of a function, not of a class."""
+    layers = [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(outside, outside, 3, padding=1), nn.ReLU())
+
+
+class UNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.bottom, self.decode = double(3, 4), double(4, 8), double(8, 4)
+        self.up = nn.ConvTranspose2d(8, 4, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skip = self.down(x)
+        x = self.bottom(nn.functional.max_pool2d(skip, 2))
+        return self.decode(torch.cat([skip, self.up(x)], dim=1))
+
+
+class Step(nn.Module):
+    """Numbered parts: what is second in one call is third in another."""
+
+    def __init__(self, inside: int, outside: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = (inside, *widths, outside)
+        parts: list[nn.Module] = [Unit(a, b) for a, b in itertools.pairwise(sizes)]
+        if len(widths) > 1:
+            parts.insert(1, Gate(widths[0]))
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.parts(x)
+
+
+class Unit(nn.Module):
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(inside, outside), nn.LayerNorm(outside)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.norm(self.linear(x)))
+
+
+class Gate(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(size, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(self.gate(x))
+
+
+class Steps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(*(Step(4, 4, widths) for widths in ((5,), (6,), (7, 8), (8, 9), (9, 7))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.steps(x)
+
+
+class Text(nn.Module):
+    """A parameter of no layer, attention, recurrence, and a layer that is called again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.randn(1, 6, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.recurrent = nn.LSTM(8, 4, bidirectional=True, batch_first=True)
+        self.ops = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.ops(x + self.place)
+        x, _ = self.attention(x, x, x, need_weights=False)
+        x, _ = self.recurrent(self.ops(torch.relu(x)))
+        return x
+
+
 NETWORKS = {
     "stages": (Stages, ((2, 3, 8, 8),)),
     "functions": (Functions, ((2, 4),)),
     "shared": (Shared, ((2, 4), (2, 4))),
     "keywords": (Keywords, ((2, 4),)),
     "dense": (Dense, ((2, 4),)),
+    "unet": (UNet, ((2, 3, 8, 8),)),
+    "steps": (Steps, ((2, 4),)),
+    "text": (Text, ((2, 6, 8),)),
 }
 
 
@@ -191,6 +272,46 @@ def test_a_shared_layer_is_made_once_and_called_twice(plans: dict[str, Plan]) ->
     source = checked_source(plans["shared"])
     assert source.count('name="encoder_0"') == 1
     assert source.count("= encoder_0(") == 2
+
+
+def test_equal_sequentials_are_one_function_and_what_is_joined_later_keeps_a_name(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["unet"])
+    assert source.count("def block(x, filters, *, name):") == 1
+    assert source.count("block(") == 4
+    assert "skip = x" in source
+    assert "([skip, x])" in source
+
+
+def test_blocks_whose_numbered_parts_are_others_are_two_functions(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["steps"])
+    assert source.count("def step(") == source.count("def step2(") == 1
+
+
+def test_values_are_called_what_they_are_for(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["text"])
+    assert "x = ops.dot_product_attention(query, key, value" in source
+    assert 'index = ops.cast(ops.zeros_like(inputs[:1, 0, 0]), "int32")' in source
+    assert "    # A free parameter of the PyTorch model, kept as the one row of an embedding.\n    place = " in source
+
+
+def test_a_layer_inside_another_is_written_inside_it(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["text"])
+    assert 'layers.LSTM(4, use_bias=True, return_sequences=True, name="lstm")' in source
+    wrong = source.replace("layers.LSTM(4, use_bias=True", "layers.LSTM(4, use_bias=False")
+    with pytest.raises(InternalError, match="the written layer recurrent is"):
+        check(wrong, plans["text"])
+
+
+def test_a_layer_that_some_blocks_lack_is_none_there(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["dense"], style="subclass")
+    assert " if concatenate else None" in source
+    assert "if self.concatenate:" in source
+
+
+def test_arguments_of_operations_at_their_defaults_are_left_out_and_still_compared(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["text"])
+    with pytest.raises(InternalError, match="wires layers otherwise"):
+        check(source.replace("key, value,", "key, value, is_causal=True,"), plans["text"])
 
 
 def test_num_classes_and_input_shape_can_be_others(plans: dict[str, Plan]) -> None:

@@ -9,6 +9,7 @@ from translator.emit.source.align import Template, groups_of, template_of
 from translator.emit.source.items import ALL, FIRST, Body, Reader
 from translator.emit.source.names import OF_STAGES, RESERVED, free, snake
 from translator.emit.source.program import Function
+from translator.emit.source.repeated import is_container, mark_repeated
 from translator.emit.source.roles import INDEX, input_names
 from translator.emit.source.roll import as_loops, roll
 from translator.emit.source.stages import roll_stages
@@ -21,8 +22,6 @@ ALONE = 5
 
 SMALL = 3
 """PyTorch's own classes (Conv2d, GELU …) are written where they are used up to this many statements."""
-
-_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,8 @@ def fold(plan: Plan, *, symbolic: bool = True) -> Program:
     for call in live_calls(plan):
         for value in reads(call):
             readers.setdefault(value, []).append(call)
-    dissolve(root, _is_container)
+    mark_repeated(root, plan)
+    dissolve(root, lambda node: is_container(node) and not node.alike)
     work = _Folder(Reader(plan, readers), symbolic=symbolic)
     for nodes in _by_class(root):
         work.fold_class(nodes)
@@ -76,6 +76,7 @@ class _Folder:
     def fold_class(self, nodes: Sequence[Node]) -> None:
         """Make functions of the calls of one class, where that is worth it."""
         bodies = [self.reader.body(node) for node in nodes]
+        _share(bodies)
         _gather(bodies)
         for body in bodies:
             body.items = roll(body.items, body.outputs)
@@ -97,7 +98,7 @@ class _Folder:
             keep_inputs=False,
             sees_inputs=self._symbolic,
         )
-        function.cls = cls
+        function.cls = "" if is_container(bodies[0].node) else cls
         function.nested = bool(bodies[0].node.nested)
         function.prefixed = bool(bodies[0].node.prefix)
         function.uses = len(bodies)
@@ -129,7 +130,7 @@ def _worth(bodies: Sequence[Body]) -> bool:
     node, most = bodies[0].node, max(len(body.items) for body in bodies)
     if node.nested:
         return True
-    ours = node.cls.startswith("torch.nn")
+    ours = node.cls.startswith("torch.nn") and not node.alike
     if not bodies[0].outputs:
         return False
     if len(bodies) == 1:
@@ -137,14 +138,9 @@ def _worth(bodies: Sequence[Body]) -> bool:
     return most > (SMALL if ours else 1)
 
 
-def _is_container(node: Node) -> bool:
-    module, _, simple = node.cls.rpartition(".")
-    return module.startswith("torch.nn") and simple in _CONTAINERS
-
-
 def _kind(node: Node) -> str:
     """What must be equal for two nodes to be one function: the class, and of a container the place, too."""
-    return f"{node.cls} {_place_of(node)}" if _is_container(node) or not node.cls else node.cls
+    return f"{node.cls} {node.alike or _place_of(node)}" if is_container(node) or not node.cls else node.cls
 
 
 def _place_of(node: Node) -> str:
@@ -153,9 +149,10 @@ def _place_of(node: Node) -> str:
 
 def _name_of(bodies: Sequence[Body]) -> str:
     simple = bodies[0].node.cls.rpartition(".")[2]
-    if simple and simple not in _CONTAINERS:
+    if simple and not is_container(bodies[0].node):
         return snake(simple)
-    return snake(_place_of(bodies[0].node))
+    places = {_place_of(body.node) for body in bodies}
+    return snake(places.pop()) if len(places) == 1 else "block"
 
 
 def _by_class(root: Node) -> list[list[Node]]:
@@ -184,6 +181,14 @@ def _levels(uses: dict[str, set[str]]) -> dict[str, int] | None:
             return None
         level.update({c: 1 + max((level[i] for i in uses[c]), default=-1) for c in ready})
     return level
+
+
+def _share(bodies: Sequence[Body]) -> None:
+    """Write a layer that one call of a class calls again the same way in those that call it once."""
+    again = {item.rel for body in bodies for item in body.items if item.shared}
+    for body in bodies:
+        for item in body.items:
+            item.shared = item.shared or (item.kind == "layer" and item.rel in again)
 
 
 def _gather(bodies: Iterable[Body]) -> None:

@@ -38,11 +38,7 @@ def _function(function: Function) -> str:
     named = function.named
     simple = function.cls.rpartition(".")[2]
     head = f"def {function.name}({signature(function, named=named)}):"
-    doc = (
-        f'"""One `{simple}` of the PyTorch model."""'
-        if simple
-        else '"""Some of the layers, in a model of their own."""'
-    )
+    doc = f'"""One `{simple}` of the PyTorch model."""' if simple else '"""One block of the PyTorch model."""'
     lines = _body(function, "name" if named and function.prefixed else None)
     return "\n".join([head, *indented([doc, *returned(lines, function.returns)])]) + "\n"
 

@@ -17,7 +17,7 @@ from translator.emit.source.settings import ABSENT, FREE, REQUIRED, defaults, no
 from translator.emit.source.syntax import literal
 from translator.emit.source.tree import live_calls
 from translator.errors import InternalError
-from translator.plan.calls import LayerCall, Plan, Ref
+from translator.plan.calls import LayerCall, LayerSpec, Plan, Ref
 
 Key = tuple[Any, ...]
 
@@ -177,14 +177,9 @@ class _Recorder:
         """Make a layer; gives what calls it."""
         name = settings.pop("name")
         order = [key for key in defaults(cls) if key != "trainable"]
-        made = _settings(cls, normalised(cls, dict(zip(order, args, strict=False)) | settings, None))
-
-        def layer(*args: Any, **kwargs: Any) -> _Value:
-            if self.settings.setdefault(name, made) is not made:
-                raise InternalError(f"the written source makes two layers of the name {name}")
-            return self.call(("layer", name), args, kwargs)
-
-        return layer
+        given = {k: v.spec if isinstance(v, _Made) else v for k, v in zip(order, args, strict=False)}
+        given |= {k: v.spec if isinstance(v, _Made) else v for k, v in settings.items()}
+        return _Made(LayerSpec(name=name, cls=cls, config=given), self)
 
     def _modules(self) -> dict[str, ModuleType]:
         recorder = self
@@ -213,6 +208,20 @@ class _Recorder:
             Sequential=_Sequential,
         )
         return {"keras": keras, "keras.layers": keras.layers, "keras.ops": keras.ops}
+
+
+class _Made:
+    """A layer of Keras' that was made, and may be called, or wrapped by another."""
+
+    def __init__(self, spec: LayerSpec, recorder: _Recorder) -> None:
+        self.spec, self._recorder = spec, recorder
+        self._settings = _settings(spec.cls, normalised(spec.cls, spec.config, None))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Value:
+        name = self.spec.name
+        if self._recorder.settings.setdefault(name, self._settings) is not self._settings:
+            raise InternalError(f"the written source makes two layers of the name {name}")
+        return self._recorder.call(("layer", name), args, kwargs)
 
 
 class _Layer:

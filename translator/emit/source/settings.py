@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import keras
 
-from translator.emit.source.syntax import literal
+from translator.emit.source.syntax import Code, literal
+from translator.plan.calls import LayerSpec
 
 
 class _Sentinel:
@@ -34,8 +35,8 @@ FREE: Final = _Sentinel("FREE")
 ALWAYS = ("epsilon", "momentum", "use_bias")
 """Settings that are always written: here PyTorch's defaults and Keras' are not the same."""
 
-SAID = ("approximate", "axis")
-"""Arguments of operations that are always written: one whose default differs, and one that readers look for."""
+SAID = ("approximate", "axis", "interpolation")
+"""Arguments of operations that are always written: one whose default differs, and those that readers look for."""
 
 _SPATIAL = ("kernel_size", "strides", "dilation_rate", "pool_size", "padding", "cropping", "size", "output_padding")
 
@@ -55,7 +56,9 @@ def normalised(cls: str, config: Mapping[str, Any], rank: int | None) -> dict[st
     rank: of the layer's first input, None where unknown.
     """
     known = defaults(cls)
-    settings = {key: _even(key, value) for key, value in config.items()}
+    settings = {
+        key: _wrapped(value) if isinstance(value, LayerSpec) else _even(key, value) for key, value in config.items()
+    }
     if "axis" in settings and rank is not None:
         settings["axis"] = _from_end(settings["axis"], rank)
     if "pool_size" in settings and settings.get("strides") == settings["pool_size"]:
@@ -67,6 +70,16 @@ def normalised(cls: str, config: Mapping[str, Any], rank: int | None) -> dict[st
             settings.setdefault(key, known[key])
     order = [*known, *(key for key in settings if key not in known)]
     return {key: settings[key] for key in order if key in settings}
+
+
+def _wrapped(spec: LayerSpec) -> Code:
+    """The layer that another wraps, as it is made."""
+    first = leading(spec.cls)
+    settings = normalised(spec.cls, spec.config, None)
+    written = {key: literal(value) for key, value in settings.items() if not is_default(spec.cls, key, value)}
+    parts = [*(written[key] for key in first if key in written)]
+    parts += [f"{key}={code}" for key, code in written.items() if key not in first]
+    return Code(text=f"layers.{spec.cls}({', '.join([*parts, f'name={literal(spec.name)}'])})")
 
 
 def is_default(cls: str, key: str, value: Any) -> bool:

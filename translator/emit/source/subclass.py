@@ -65,7 +65,7 @@ class _Class:
             if base == "keras.Model"
             else f"One `{simple}` of the PyTorch model."
             if simple
-            else "Some of the layers."
+            else "One block of the PyTorch model."
         )
         lines = [
             f"@keras.saving.register_keras_serializable(package={self._top.name})",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import types
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,13 @@ def names_in(code: str) -> list[str]:
     return list(dict.fromkeys(_MARKED.findall(code)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """A value that is an expression: a layer in another's settings."""
+
+    text: str
+
+
 def literal(value: Any) -> str:
     """A constant as Python source; equal values of one type give equal text, values of different types never do."""
     match value:
@@ -60,6 +68,8 @@ def literal(value: Any) -> str:
             return "[" + ", ".join(literal(v) for v in value) + "]"
         case dict():
             return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
+        case Code():
+            return value.text
         case np.ndarray():
             return f'np.array({_nested(value)}, dtype="{value.dtype.name}")'
         case np.generic():

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 from translator.emit.source.fold import Program
 from translator.emit.source.names import ALIASES, free
-from translator.emit.source.program import Function, LayerStatement, Statement
+from translator.emit.source.program import Function, LayerStatement, OpStatement, Statement
+from translator.emit.source.render import op_call
+from translator.emit.source.roles import INDEX
 from translator.emit.source.settings import ALWAYS, defaults
 from translator.emit.source.syntax import literal
 
@@ -78,12 +80,33 @@ def _tidy(function: Function, shared: dict[str, dict[str, str]]) -> Function:
                 noted.add(statement.cls)
             statement = replace(statement, settings=rest, alias=ALIASES[statement.cls] if same else "", note=note)
         body.append(statement)
-    named = _named_conditions(function, body)
+    named = _named_conditions(function, _joined(body))
     return Function(
         name=function.name, cls=function.cls, inputs=function.inputs, gathered=function.gathered,
         parameters=function.parameters, body=tuple(named[1]), returns=function.returns, nested=function.nested,
         uses=function.uses, prefixed=function.prefixed, locals=named[0], arrays=function.arrays,
     )  # fmt: skip
+
+
+def _joined(body: Sequence[Statement]) -> list[Statement]:
+    """The operations that make an index, one after the other, as one expression."""
+    found: list[Statement] = []
+    for statement in body:
+        last = found[-1] if found else None
+        if (
+            isinstance(statement, OpStatement)
+            and isinstance(last, OpStatement)
+            and statement.targets == last.targets
+            and statement.targets[0].startswith(INDEX)
+            and statement.when == last.when
+            and statement.args[0] == last.targets[0]
+            and last.targets[0] not in (*statement.args[1:], *(code for _, code in statement.kwargs))
+            and statement.op != "get_item"
+        ):
+            found[-1] = replace(statement, args=(op_call(last, str), *statement.args[1:]))
+        else:
+            found.append(statement)
+    return found
 
 
 def _named_conditions(

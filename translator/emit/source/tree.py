@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Node:
     """One module call. prefix: what the names of its layers begin with. nested: it is a keras.Model of its own, of
     this name. parts: names of the modules on the way from the node above, for hints. whole: its calls stand together.
+    alike: of a container without a class of its own, what those that are written as one function have in common.
 
     function, arguments, inputs, results: set where it has become a call of a function; gathered: the inputs are a list.
     """
@@ -33,6 +34,7 @@ class Node:
     parts: tuple[str, ...] = ()
     nested: str = ""
     whole: bool = True
+    alike: str = ""
     items: list[Node | Call] = field(default_factory=list)
     function: Function | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)

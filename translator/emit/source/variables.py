@@ -181,12 +181,12 @@ def _copies(
         if value[0] == "in" and (keep_inputs or template.bodies[0].gathered):
             continue
         ways = _ways(value, template, reads, returns)
-        short = [way for way in ways if _is_shortcut(way, template, reads)]
-        if len(ways) == 2 and short:
+        short = [way for way in ways if _shortcut(way, template, reads)]
+        if len(ways) == 2 and short and short[-1] is not ways[0]:
             first = ways[0][0][0]
             copy: Value = ("copy", first, len(found.get(first, ())))
             _redirect(reads, value, copy, set(short[-1]))
-            found.setdefault(first, []).append((copy, value, "shortcut"))
+            found.setdefault(first, []).append((copy, value, _shortcut(short[-1], template, reads)))
     return found
 
 
@@ -239,9 +239,13 @@ class _Way:
     after: set[Value] = field(default_factory=set)
 
 
-def _is_shortcut(way: list[tuple[int, int]], template: Template, reads: list[list[list[Value | None]]]) -> bool:
-    """Whether a branch ends in a sum, or is a chain of layers that some bodies lack."""
+def _shortcut(way: list[tuple[int, int]], template: Template, reads: list[list[list[Value | None]]]) -> str:
+    """What to call a branch that ends in a sum, is a chain of layers that some bodies lack, or is joined as it is."""
     line, leaf = way[-1]
     if line >= len(reads):
-        return False
-    return template.lines[line].some.head in ("Add", "add") or len({v for v in reads[line][leaf] if v is not None}) > 1
+        return ""
+    head = template.lines[line].some.head
+    if head in ("Concatenate", "concatenate") and len(way) == 1:
+        return "skip"
+    several = len({v for v in reads[line][leaf] if v is not None}) > 1
+    return "shortcut" if head in ("Add", "add") or several else ""
