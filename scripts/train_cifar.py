@@ -177,6 +177,16 @@ def read_state(path: Path) -> dict[str, Any] | None:
         raise click.UsageError(f"--resume: {path} is no state of a run: {error}") from error
 
 
+def note(history: Path | None, epoch: int, loss: float, rate: float, right: int) -> None:
+    """One row of the history: the mean loss of an epoch, and how many test images were named rightly after it."""
+    if history is None:
+        return
+    new = not history.exists()
+    with history.open("a", encoding="utf-8") as file:
+        file.write("epoch,loss,learning_rate,right\n" if new else "")
+        file.write(f"{epoch},{loss!r},{rate!r},{right}\n")
+
+
 def load_data(folder: Path | None) -> Dataset:
     """CIFAR-10 from that folder, or the digits."""
     from translator.data.cifar import load_cifar10
@@ -185,7 +195,7 @@ def load_data(folder: Path | None) -> Dataset:
     return load_digits_32() if folder is None else load_cifar10(folder)
 
 
-def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console) -> None:
+def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console, history: Path | None) -> None:
     """Train up to `epochs` epochs, saving after each one."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
@@ -197,6 +207,7 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console) 
             loss = train_epoch(run, data, epochs, progress)
             save(run, output)
             right = count_right(run.model, data)
+            note(history, run.epoch, loss, rate, right)
             console.print(
                 f"epoch {run.epoch}/{epochs}  loss {loss:.4f}  lr {rate:.2g}"
                 f"  test accuracy {right / len(data.test_x):.2%}"
@@ -221,9 +232,10 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console) 
 )
 @click.option("--resume", "go_on", is_flag=True, help="Go on from the last whole epoch of a run with this output.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--history", type=click.Path(dir_okay=False, path_type=Path), help="Add each epoch's row to this CSV.")
 def main(
     folder: Path | None, blocks: str, epochs: int | None, batch_size: int, lr: float, lr_step: int | None,
-    seed: int, output: Path, go_on: bool, force: bool,
+    seed: int, output: Path, go_on: bool, force: bool, history: Path | None,
 ) -> None:  # fmt: skip
     from translator.errors import InputError
 
@@ -244,7 +256,7 @@ def main(
         run = start(recipe, len(data.classes))
         if go_on:
             resume(run, output)
-        train(run, data, epochs or usual.epochs, output, console)
+        train(run, data, epochs or usual.epochs, output, console, history)
     except (InputError, OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     right = count_right(run.model, data)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from translator.data.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
+RECIPE = "recipe.json"
+"""The recipe's name inside the model file."""
 
 EXAMPLES = """\b
 Examples:
@@ -99,14 +103,15 @@ def start(recipe: Recipe, data: Dataset) -> Run:
     return Run(recipe=recipe, model=model, module=module, links=links)
 
 
-def train(run: Run, data: Dataset, epochs: int, output: Path) -> None:
+def train(run: Run, data: Dataset, epochs: int, output: Path, history: Path | None) -> None:
     """Train up to `epochs` epochs, with validation, a progress bar, and a whole checkpoint after each one."""
     import keras
 
-    from translator.training.loaders import keras_epochs, to_keras_arrays
+    from translator.training.loaders import keras_epochs, tensorflow_epochs, to_keras_arrays
 
-    recipe = run.recipe
-    batches = keras_epochs(data, batch_size=recipe.batch_size, seed=recipe.seed, first_epoch=run.epoch)
+    recipe, on_tensorflow = run.recipe, keras.backend.backend() == "tensorflow"
+    loader = tensorflow_epochs if on_tensorflow else keras_epochs  # tf.data, or keras.utils.PyDataset
+    batches = loader(data, batch_size=recipe.batch_size, seed=recipe.seed, first_epoch=run.epoch)
 
     class Save(keras.callbacks.Callback):  # type: ignore[misc]
         """The whole model with its optimizer after each epoch; a kill leaves the old file or the new one."""
@@ -114,6 +119,8 @@ def train(run: Run, data: Dataset, epochs: int, output: Path) -> None:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             run.epoch = epoch + 1
             save(run, output)
+            rate, right = float(run.model.optimizer.learning_rate), round(logs["val_accuracy"] * len(data.test_x))
+            note(history, run.epoch, logs["loss"], rate, right)
 
     class Every100Steps(keras.callbacks.Callback):  # type: ignore[misc]
         """The article's line: epoch, step and loss."""
@@ -127,12 +134,23 @@ def train(run: Run, data: Dataset, epochs: int, output: Path) -> None:
         batches,
         initial_epoch=run.epoch,
         epochs=epochs,
+        steps_per_epoch=steps_per_epoch(recipe, data) if on_tensorflow else None,
         shuffle=False,
         validation_data=to_keras_arrays(data.test_x, data.test_y, len(data.classes)),
         validation_batch_size=500,
         callbacks=[Every100Steps(), Save()],
         verbose="auto",
     )
+
+
+def note(history: Path | None, epoch: int, loss: float, rate: float, right: int) -> None:
+    """One row of the history: the mean loss of an epoch, and how many test images were named rightly after it."""
+    if history is None:
+        return
+    new = not history.exists()
+    with history.open("a", encoding="utf-8") as file:
+        file.write("epoch,loss,learning_rate,right\n" if new else "")
+        file.write(f"{epoch},{loss!r},{rate!r},{right}\n")
 
 
 def count_right(model: keras.Model, data: Dataset) -> int:
@@ -144,18 +162,35 @@ def count_right(model: keras.Model, data: Dataset) -> int:
 
 
 def save(run: Run, output: Path) -> None:
-    """One whole file: architecture, weights, optimizer. The recipe, which never changes, stands beside it."""
+    """One file: architecture, weights, optimizer as Keras saves them, and the recipe; a kill leaves the old or the new.
+
+    A Keras file is a zip archive; what Keras doesn't know in it does no harm.
+    """
     from translator.files import Outputs
 
-    with Outputs([recipe_path(output), output], force=True) as files:
-        files.path(recipe_path(output)).write_text(json.dumps(asdict(run.recipe)), encoding="utf-8")
+    with Outputs([output], force=True) as files:
         run.model.save(files.path(output))
+        with zipfile.ZipFile(files.path(output), "a") as archive:
+            archive.writestr(RECIPE, json.dumps(asdict(run.recipe)))
         files.commit()
 
 
-def recipe_path(output: Path) -> Path:
-    """What a run was started with, beside its model."""
-    return output.with_name(output.name + ".recipe.json")
+def recipe_of(output: Path) -> dict[str, Any]:
+    """The recipe in the file that a run left. Raises UsageError for any other file."""
+    try:
+        with zipfile.ZipFile(output) as archive:
+            found: dict[str, Any] = json.loads(archive.read(RECIPE))
+            return found
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise click.UsageError(f"--resume: {output} is no model of a run: {error}") from error
+
+
+def check_same(what: str, got: dict[str, Any], recipe: Recipe) -> None:
+    """Raise UsageError where a run had another recipe."""
+    want = asdict(recipe)
+    other = [f"--{name.replace('_', '-')} {got[name]}, now {want[name]}" for name in want if got[name] != want[name]]
+    if other:
+        raise click.UsageError(f"{what} had {'; '.join(other)}")
 
 
 def resume(run: Run, output: Path, data: Dataset) -> None:
@@ -166,14 +201,8 @@ def resume(run: Run, output: Path, data: Dataset) -> None:
 
     if not output.exists():
         return
-    try:
-        found = keras.models.load_model(output)
-    except (ValueError, OSError) as error:
-        raise click.UsageError(f"--resume: {output} is no model of a run: {error}") from error
-    want, got = asdict(run.recipe), json.loads(recipe_path(output).read_text(encoding="utf-8"))
-    other = [f"--{name.replace('_', '-')} {got[name]}, now {want[name]}" for name in want if got[name] != want[name]]
-    if other:
-        raise click.UsageError(f"--resume: the run of {output} had {'; '.join(other)}")
+    check_same(f"--resume: the run of {output}", recipe_of(output), run.recipe)
+    found = keras.models.load_model(output)
     run.model.set_weights(found.get_weights())
     for mine, theirs in zip(run.model.optimizer.variables, found.optimizer.variables, strict=True):
         mine.assign(theirs)
@@ -187,7 +216,12 @@ def take_over(run: Run, path: Path, data: Dataset) -> None:
     from translator.bindings import to_keras
     from translator.training.optimizer_state import state_to_keras
 
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+        got = state["recipe"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise click.UsageError(f"--from-torch: {path} is no state of a run: {error}") from error
+    check_same(f"--from-torch: the run of {path}", got, run.recipe)
     run.module.load_state_dict(state["model"])
     adam = torch.optim.Adam(run.module.parameters())
     adam.load_state_dict(state["optimizer"])
@@ -275,10 +309,12 @@ def load_data(folder: Path | None) -> Dataset:
     "--from-torch", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Go on from this PyTorch state."
 )
 @click.option("--to-torch", type=click.Path(dir_okay=False, path_type=Path), help="Leave a PyTorch state here.")
+@click.option("--history", type=click.Path(dir_okay=False, path_type=Path), help="Add each epoch's row to this CSV.")
 @click.option("--export", "exports", is_flag=True, help="Also write .h5, .json and weights only.")
 def main(
     folder: Path | None, blocks: str, epochs: int | None, batch_size: int, lr: float, lr_step: int | None,
-    seed: int, output: Path, go_on: bool, force: bool, from_torch: Path | None, to_torch: Path | None, exports: bool,
+    seed: int, output: Path, go_on: bool, force: bool, from_torch: Path | None, to_torch: Path | None,
+    history: Path | None, exports: bool,
 ) -> None:  # fmt: skip
     from translator.errors import InputError
 
@@ -304,7 +340,7 @@ def main(
         elif go_on:
             resume(run, output, data)
         if run.epoch < (epochs or usual.epochs):
-            train(run, data, epochs or usual.epochs, output)
+            train(run, data, epochs or usual.epochs, output, history)
         if to_torch is not None:
             hand_over(run, to_torch)
         if exports:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def with_exact_batchnorm(model: keras.Model, *, cumulative: Collection[str] = ()) -> keras.Model:
     """A copy of a Functional or Sequential model whose BatchNormalizations store the unbiased variance, like PyTorch.
 
-    The copy has the same names, weights and outputs; a file of it needs `translator.training.registered` to load.
+    The copy has the same names, weights and outputs, and isn't compiled; a file of it needs `translator.training.registered` to load.
     cumulative: names of the layers that average over all batches (`momentum=None` in PyTorch).
     """
 
@@ -37,7 +37,10 @@ def with_exact_batchnorm(model: keras.Model, *, cumulative: Collection[str] = ()
 
 
 def with_native_batchnorm(model: keras.Model) -> keras.Model:
-    """A copy with Keras' own BatchNormalization in place of the exact one: it loads anywhere. Inference is the same."""
+    """A copy with Keras' own BatchNormalization in place of the exact one: it loads anywhere. Inference is the same.
+
+    It isn't compiled: the optimizer may be of a registered class, too.
+    """
 
     def native(config: dict[str, Any]) -> dict[str, Any]:
         if config["momentum"] is None:
@@ -85,6 +88,7 @@ def _rebuilt(model: keras.Model, cls: str, replace: Any) -> keras.Model:
     if not any(type(layer).__name__ == cls for layer in model._flatten_layers(include_self=False, recursive=True)):
         return model
     config = _walk(keras.saving.serialize_keras_object(model), cls, replace)
+    config.pop("compile_config", None)
     copy = keras.saving.deserialize_keras_object(config)
     values = {v.path: v for v in model.variables}
     for variable in copy.variables:

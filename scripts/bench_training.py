@@ -1,0 +1,225 @@
+#!/usr/bin/env python
+"""Measure that training agrees on both sides, and write the figures into docs/training.md.
+
+    scripts/bench_training.py steps          50 steps in float64, two networks, two optimizers, both BatchNorms
+    scripts/bench_training.py gradients      every gradient of thirteen torchvision networks
+    scripts/bench_training.py digits         both scripts on the digits, and from one framework to the other and back
+    scripts/bench_training.py interrupted    both scripts killed at twenty random moments, and resumed
+    scripts/bench_training.py steps --docs   also put the table into docs/training.md
+
+Each prints a Markdown table; it is kept in out/bench_training, too. The exit status is 1 where a figure isn't as it
+should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scripts.interrupted import interrupted  # noqa: E402
+from translator.config import ParityRequest, SourceRequest  # noqa: E402
+
+OUT = ROOT / "out" / "bench_training"
+DOCS = ROOT / "docs" / "training.md"
+LIMIT = 1e-8
+RESNETS = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
+    "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
+)  # fmt: skip
+NETWORKS = (*RESNETS, "mobilenet_v2", "efficientnet_b0", "vit_b_16?image_size=64")
+Table = tuple[list[list[str]], bool]
+"""Rows of cells, the head first; and whether every figure is as it should be."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=list(PARTS))
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/training.md")
+    parser.add_argument("--only", nargs="*", default=[], help="networks whose name contains one of these")
+    options = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    rows, good = PARTS[options.part](options.only)
+    text = markdown(rows)
+    (OUT / f"{options.part}.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    if options.docs:
+        into_docs(options.part, text)
+    return 0 if good else 1
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is the head."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body]) + "\n"
+
+
+def into_docs(part: str, text: str) -> None:
+    """Put a table between its two marks."""
+    begin, end = f"<!-- {part}: scripts/bench_training.py {part} --docs -->", f"<!-- end of {part} -->"
+    page = DOCS.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(page):
+        raise SystemExit(f"{DOCS}: has no place for {part}: {begin} … {end}")
+    DOCS.write_text(pattern.sub(lambda _: f"{begin}\n\n{text}\n{end}", page), encoding="utf-8")
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1e}" if value else "0"
+
+
+def steps(only: Sequence[str]) -> Table:
+    """50 steps in float64, with either optimizer and either BatchNorm."""
+    from translator.training.parity import run_parity
+
+    rows = [["network", "optimizer", "BatchNorm", "verdict", "loss", "gradients", "weights", "means", "variances",
+             "variances, predicted", "optimizer's state", "s"]]  # fmt: skip
+    good = True
+    for spec, shape in (("models/cifar_resnet.py:resnet", ()), ("torchvision:resnet18", ((8, 3, 64, 64),))):
+        for optimizer, rate in (("sgd", 0.01), ("adam", 1e-3)):
+            for exact in (True, False):
+                if only and not any(text in spec for text in only):
+                    continue
+                start = time.perf_counter()
+                source = SourceRequest(spec=spec, input_shapes=shape)
+                report = run_parity(
+                    ParityRequest(
+                        source=source, optimizer=optimizer, learning_rate=rate, exact_batchnorm=exact, float32=False
+                    )
+                )
+                worst = {
+                    name: max((v for row in report.steps if (v := getattr(row, name)) is not None), default=None)
+                    for name in ("loss_error", "gradient", "weight", "statistic", "variance", "predicted", "state")
+                }
+                good &= report.exit_status == 0 and len(report.steps) == 50
+                name = spec.rpartition(":")[2] + (" (CIFAR)" if "models/" in spec else "")
+                norm = "exact" if exact else "Keras' own"
+                figures = [number(worst[key]) for key in worst]
+                rows.append([name, optimizer, norm, report.verdict, *figures, f"{time.perf_counter() - start:.0f}"])
+                print(*rows[-1], file=sys.stderr, flush=True)
+    return rows, good
+
+
+def gradients(only: Sequence[str]) -> Table:
+    """The gradient of every parameter in three steps, dropout switched off."""
+    from translator.errors import TranslatorError
+    from translator.training.parity import run_parity
+
+    rows = [["network", "parameters compared", "largest error of a gradient", "at", "largest error of a weight", "s"]]
+    good = True
+    for name in NETWORKS:
+        if only and not any(text in name for text in only):
+            continue
+        start = time.perf_counter()
+        source = SourceRequest(spec=f"torchvision:{name}", input_shapes=((4, 3, 64, 64),))
+        request = ParityRequest(source=source, steps=3, batch=4, exact_batchnorm=True, float32=False)
+        try:
+            report = run_parity(request)
+        except TranslatorError as error:
+            rows.append([name, "–", str(error).splitlines()[0], "", "–", f"{time.perf_counter() - start:.0f}"])
+            good = False
+        else:
+            graded = [row for row in report.tensors if row.gradient is not None]
+            worst = max(graded, key=lambda row: row.gradient or 0.0)
+            fine = report.exit_status == 0 and all((row.gradient or 0.0) <= LIMIT for row in graded)
+            good &= fine
+            seconds = f"{time.perf_counter() - start:.0f}"
+            heaviest = max(row.weight for row in graded)
+            rows.append([name, str(len(graded)), number(worst.gradient), worst.torch, number(heaviest), seconds])
+        print(*rows[-1], file=sys.stderr, flush=True)
+    return rows, good
+
+
+def digits(_: Sequence[str]) -> Table:
+    """Ten epochs in either framework; and five in PyTorch, five in Keras, five in PyTorch again."""
+    folder = OUT / "digits"
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    train = {"PyTorch": ROOT / "scripts" / "train_cifar.py", "Keras": ROOT / "scripts" / "train_cifar_keras.py"}
+
+    def run(side: str, epochs: int, output: str, history: str, *more: object) -> None:
+        command = [
+            train[side],
+            "--epochs",
+            epochs,
+            "-o",
+            folder / output,
+            "--history",
+            folder / f"{history}.csv",
+            *more,
+        ]
+        subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+
+    run("PyTorch", 15, "torch.ckpt", "torch")
+    run("Keras", 15, "keras.keras", "keras")
+    run("PyTorch", 5, "first.ckpt", "over")
+    back = folder / "third.ckpt.state"
+    run("Keras", 10, "second.keras", "over", "--from-torch", folder / "first.ckpt.state", "--to-torch", back)
+    run("PyTorch", 15, "third.ckpt", "over", "--resume")
+    histories = {name: list(read(folder / f"{name}.csv")) for name in ("torch", "keras", "over")}
+    rows = [["epoch", *(f"{name}: {what}" for name in RUNS.values() for what in ("loss", "right of 360"))]]
+    good = True
+    for epoch in range(1, 16):
+        here = [history[epoch - 1] for history in histories.values()]
+        rows.append([str(epoch), *(cell for loss, right in here for cell in (f"{loss:.4f}", str(right)))])
+        if epoch in (10, 15):
+            good &= max(right for _, right in here) - min(right for _, right in here) <= 1
+    plot({RUNS[name]: [loss for loss, _ in history] for name, history in histories.items()})
+    return rows, good
+
+
+RUNS = {"torch": "PyTorch", "keras": "Keras", "over": "PyTorch, Keras from epoch 6, PyTorch from epoch 11"}
+
+
+def read(history: Path) -> Iterator[tuple[float, int]]:
+    """Loss and right answers after each epoch."""
+    with history.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield float(row["loss"]), int(row["right"])
+
+
+def plot(curves: dict[str, list[float]]) -> None:
+    """The loss curves on one plot, docs/training_digits.svg."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for (name, losses), line in zip(curves.items(), ("-", "--", ":"), strict=True):
+        axes.plot(range(1, len(losses) + 1), losses, line, label=name, lw=2)
+    axes.set(xlabel="epoch", ylabel="mean training loss", yscale="log", title="Digits: one start, three runs")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(ROOT / "docs" / "training_digits.svg", metadata={"Date": None})
+
+
+def killed(_: Sequence[str]) -> Table:
+    """Both scripts killed at twenty random moments each."""
+    head = ["script", "kills", "before any checkpoint", "resumed from a whole one", "epochs", "end, against one go"]
+    rows = [head]
+    good = True
+    for script in ("train_cifar.py", "train_cifar_keras.py"):
+        found = interrupted(script, OUT / "interrupted")
+        rows.append([script, str(found.kills), str(found.before), str(found.resumed), str(found.epochs), found.end])
+        good &= found.good
+    return rows, good
+
+
+PARTS: dict[str, Callable[[Sequence[str]], Table]] = {
+    "steps": steps,
+    "gradients": gradients,
+    "digits": digits,
+    "interrupted": killed,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""scripts/train_cifar_keras.py: learns what the PyTorch loop learns, goes on from either, loads in every form."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import keras
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from translator.data.cifar import TEST_FILE, TRAIN_FILES
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TINY = ("--blocks", "1,1,1", "--batch-size", "16")
+pytestmark = pytest.mark.train
+
+
+def load_script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_under_test", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+on_torch, on_keras = load_script("train_cifar"), load_script("train_cifar_keras")
+
+
+def run(script: ModuleType, *arguments: object) -> Result:
+    return CliRunner().invoke(script.main, list(map(str, arguments)))
+
+
+def done(script: ModuleType, *arguments: object) -> Result:
+    result = run(script, *arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CIFAR-10 in the real format: 80 training images, 16 for testing."""
+    folder, rng = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
+    for name in (*TRAIN_FILES, TEST_FILE):
+        data, labels = rng.integers(0, 256, (16, 3072), dtype=np.uint8), [int(n) for n in rng.integers(0, 10, 16)]
+        (folder / name).write_bytes(pickle.dumps({b"data": data, b"labels": labels}, protocol=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def torch_run(batches: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs in PyTorch: the checkpoint; its state and its history stand beside it."""
+    output = tmp_path_factory.mktemp("torch") / "resnet.ckpt"
+    history = output.with_name("history.csv")
+    done(on_torch, "--data", batches, *TINY, "--epochs", 2, "-o", output, "--history", history)
+    return output
+
+
+@pytest.fixture(scope="module")
+def keras_run(batches: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One epoch in Keras, with every form that --export writes."""
+    output = tmp_path_factory.mktemp("keras") / "resnet.keras"
+    history = output.with_name("history.csv")
+    done(on_keras, "--data", batches, *TINY, "--epochs", 1, "-o", output, "--history", history, "--export")
+    return output
+
+
+def history(output: Path) -> list[dict[str, float]]:
+    with output.with_name("history.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_both_scripts_learn_the_same_from_the_same_start(torch_run: Path, keras_run: Path) -> None:
+    for theirs, ours in zip(history(torch_run)[:1], history(keras_run), strict=True):
+        assert ours["epoch"] == theirs["epoch"] == 1
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["learning_rate"] == pytest.approx(theirs["learning_rate"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_where_one_in_one_go_does(batches: Path, keras_run: Path, tmp_path: Path) -> None:
+    output, in_one_go = tmp_path / "resnet.keras", tmp_path / "whole.keras"
+    output.write_bytes(keras_run.read_bytes())
+    done(on_keras, "--data", batches, *TINY, "--epochs", 2, "-o", in_one_go)
+    said = done(on_keras, "--data", batches, *TINY, "--epochs", 2, "-o", output, "--resume").output
+    assert "Epoch 1/2" not in said
+    assert "Epoch 2/2" in said
+    whole, resumed = keras.models.load_model(in_one_go), keras.models.load_model(output)
+    assert int(whole.optimizer.iterations) == int(resumed.optimizer.iterations) == 10
+    for want, got in zip(whole.variables, resumed.variables, strict=True):
+        np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-4, atol=1e-6)
+
+
+def test_a_state_goes_over_to_keras_and_back_bit_for_bit(batches: Path, torch_run: Path, tmp_path: Path) -> None:
+    state, back = torch_run.with_name("resnet.ckpt.state"), tmp_path / "back.state"
+    there = ("--from-torch", state, "--to-torch", back)
+    done(on_keras, "--data", batches, *TINY, "--epochs", 2, "-o", tmp_path / "resnet.keras", *there)
+    want, got = (torch.load(path, weights_only=True) for path in (state, back))
+    assert want["recipe"] == got["recipe"]
+    assert want["epoch"] == got["epoch"] == 2
+    assert want["model"].keys() == got["model"].keys()
+    assert [name for name in want["model"] if not torch.equal(want["model"][name], got["model"][name])] == []
+    for number, slots in want["optimizer"]["state"].items():
+        for key, value in slots.items():
+            assert torch.equal(value, got["optimizer"]["state"][number][key]), (number, key)
+
+
+@pytest.mark.slow
+def test_training_goes_on_in_the_other_framework(batches: Path, torch_run: Path, tmp_path: Path) -> None:
+    """Two epochs in PyTorch and one in Keras are three in PyTorch."""
+    state, output = torch_run.with_name("resnet.ckpt.state"), tmp_path / "resnet.ckpt"
+    over = ("--from-torch", state, "--to-torch", tmp_path / "over.state")
+    done(on_keras, "--data", batches, *TINY, "--epochs", 3, "-o", tmp_path / "resnet.keras", *over)
+    output.with_name("resnet.ckpt.state").write_bytes(state.read_bytes())
+    done(on_torch, "--data", batches, *TINY, "--epochs", 3, "-o", output, "--resume")
+    want, got = (torch.load(p, weights_only=True) for p in (tmp_path / "resnet.ckpt.state", tmp_path / "over.state"))
+    assert want["epoch"] == got["epoch"] == 3
+    for name, tensor in want["model"].items():
+        torch.testing.assert_close(got["model"][name], tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_every_exported_form_is_read_again(keras_run: Path) -> None:
+    trained = keras.models.load_model(keras_run)
+    images = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32)
+    want = np.asarray(trained(images))
+
+    def same(model: keras.Model) -> None:
+        np.testing.assert_allclose(np.asarray(model(images)), want, rtol=1e-5, atol=1e-6)
+
+    text = keras_run.with_suffix(".json").read_text(encoding="utf-8")
+    assert "translator" not in text
+    by_architecture = keras.models.model_from_json(text)
+    by_architecture.load_weights(keras_run.with_suffix(".weights.h5"))
+    same(by_architecture)
+    same(keras.models.load_model(keras_run.with_suffix(".h5"), compile=False))
+    by_name = keras.models.model_from_json(text)
+    by_name.load_weights(keras_run.with_suffix(".h5"), by_name=True)
+    same(by_name)
+
+
+def test_weights_go_by_layer_name_into_another_architecture(keras_run: Path) -> None:
+    """A network with another head takes the body, layer by layer, and keeps its own head."""
+    body = keras.models.model_from_json(keras_run.with_suffix(".json").read_text(encoding="utf-8"))
+    features = body.get_layer("fc").input
+    other = keras.Model(body.inputs, keras.layers.Dense(3, name="head")(features))
+    head = [w.copy() for w in other.get_layer("head").get_weights()]
+    other.load_weights(keras_run.with_suffix(".h5"), by_name=True)
+    trained = keras.models.load_model(keras_run)
+    for name in ("conv", "layer3_0_conv2"):
+        np.testing.assert_array_equal(other.get_layer(name).get_weights()[0], trained.get_layer(name).get_weights()[0])
+    for want, got in zip(head, other.get_layer("head").get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_the_recipe_lies_in_the_model_file(batches: Path, keras_run: Path, tmp_path: Path) -> None:
+    assert on_keras.recipe_of(keras_run)["batch_size"] == 16
+    refused = run(on_keras, "--data", batches, "--blocks", "1,1,1", "--batch-size", 8, "-o", keras_run, "--resume")
+    assert refused.exit_code == 2
+    assert "--batch-size 16, now 8" in refused.output
+    names = {path.name for path in keras_run.parent.iterdir()}
+    assert names == {"resnet.keras", "resnet.h5", "resnet.json", "resnet.weights.h5", "history.csv"}
+    other = tmp_path / "resnet.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(other)
+    refused = run(on_keras, "--data", batches, *TINY, "-o", other, "--resume")
+    assert refused.exit_code == 2
+    assert "is no model of a run" in refused.output
+
+
+@pytest.mark.parametrize("kind", ["whole-model", "other-recipe", "text"])
+def test_a_pytorch_file_that_is_no_state_is_refused(kind: str, batches: Path, torch_run: Path, tmp_path: Path) -> None:
+    given, says = tmp_path / "given.ckpt", "is no state of a run"
+    if kind == "whole-model":  # torch.save(model): loading it runs code, so it isn't loaded
+        torch.save(torch.nn.Linear(2, 2), given)
+    elif kind == "text":
+        given.write_text(json.dumps({"recipe": {}}))
+    else:
+        state = torch.load(torch_run.with_name("resnet.ckpt.state"), weights_only=True)
+        torch.save({**state, "recipe": {**state["recipe"], "lr": 0.5}}, given)
+        says = "--lr 0.5, now 0.001"
+    refused = run(on_keras, "--data", batches, *TINY, "-o", tmp_path / "a.keras", "--from-torch", given)
+    assert refused.exit_code == 2, refused.output
+    assert says in refused.output
+
+
+def test_outputs_are_not_replaced_unasked_and_end_in_keras(keras_run: Path, tmp_path: Path) -> None:
+    assert "--resume to go on with it or --force to replace it" in run(on_keras, "-o", keras_run).output
+    assert "end it in .keras" in run(on_keras, "-o", tmp_path / "resnet.h5").output
