@@ -354,6 +354,13 @@ def test_another_function_is_named_as_such(example):
     assert report.first_wrong.startswith("step 1, gradient of")
 
 
+def test_probabilities_are_named_beside_another_function(example):
+    model = compiled(
+        twin(exact=True, epsilon=1e-3, activation="softmax"), loss=keras.losses.SparseCategoricalCrossentropy()
+    )
+    assert kinds(parity(Net(), example, model, recipe=SGD, options=QUICK)) == {"function", "probabilities"}
+
+
 def test_frozen_layers_are_named(example):
     model = twin(exact=True)
     model.get_layer("conv").trainable = False

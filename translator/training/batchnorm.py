@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def with_exact_batchnorm(model: keras.Model, *, cumulative: Collection[str] = ()) -> keras.Model:
     """A copy of a Functional or Sequential model whose BatchNormalizations store the unbiased variance, like PyTorch.
 
-    The copy has the same names, weights and outputs, and isn't compiled; a file of it needs `translator.training.registered` to load.
+    The copy has the same names, weights and outputs, and isn't compiled; a file of it needs
+    `translator.training.registered` to load.
     cumulative: names of the layers that average over all batches (`momentum=None` in PyTorch).
     """
 

@@ -86,22 +86,18 @@ def _label_difference(words: str, fix: str) -> Difference:
 
 def head_wrong(
     pairing: Pairing, torch_side: TorchSide, keras_outputs: np.ndarray, want: np.ndarray
-) -> Difference | None:
+) -> Iterator[Difference]:
     """Whether Keras puts out what PyTorch does: probabilities in place of logits are recognised. Both in float64."""
     if ratio(float(np.abs(keras_outputs - want).max()), float(np.abs(want).max())) <= _LIMIT:
-        return None
+        return
     axis = pairing.class_axis(torch_side.output)
     for name, function in (("softmax", lambda x: _softmax(x, axis)), ("sigmoid", lambda x: 1 / (1 + np.exp(-x)))):
         if np.abs(keras_outputs - np.asarray(function(want))).max() <= _LIMIT:
-            return Difference(
-                kind="probabilities",
-                layers=("output",),
-                torch="logits",
-                keras=f"probabilities: {name} of PyTorch's outputs",
-                effect=Effect.INFERENCE,
-                fix=f"leave the {name} out and take from_logits=True in the loss",
-            )
-    return Difference(
+            yield _probabilities(f"{name} of PyTorch's outputs", name)
+            return
+    if _are_shares(keras_outputs, axis) and not _are_shares(want, axis):
+        yield _probabilities("the outputs of each example sum to 1", "softmax")
+    yield Difference(
         kind="function",
         layers=("output",),
         torch=_range(want),
@@ -110,6 +106,22 @@ def head_wrong(
         fix="translator audit names the layers that differ",
         detail="the two models put out different numbers for the same batch",
     )
+
+
+def _probabilities(words: str, name: str) -> Difference:
+    return Difference(
+        kind="probabilities",
+        layers=("output",),
+        torch="logits",
+        keras=f"probabilities: {words}",
+        effect=Effect.INFERENCE,
+        fix=f"leave the {name} out and take from_logits=True in the loss",
+    )
+
+
+def _are_shares(outputs: np.ndarray, axis: int) -> bool:
+    """Whether they are none below 0 and sum to 1 over the classes."""
+    return bool(np.all(outputs >= 0)) and bool(np.all(np.abs(outputs.sum(axis) - 1) <= _MEASURED))
 
 
 def loss_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch, loss: Any, exact: Mapped) -> Difference | None:
@@ -293,7 +305,7 @@ def check_model(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> list[D
     inputs = pairing.keras_inputs(batch, torch_side.dtype)
     got = numbers(pairing.pick(torch_side.output)(pairing.model(inputs, training=True)))
     head = head_wrong(pairing, torch_side, got, want)
-    return [*([head] if head else []), *statistics_wrong(pairing, torch_side, batch), *regularisers(pairing)]
+    return [*head, *statistics_wrong(pairing, torch_side, batch), *regularisers(pairing)]
 
 
 def check_recipe(
