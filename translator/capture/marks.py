@@ -59,6 +59,10 @@ class MarkMode(TorchFunctionMode):
             return _roll(*args, **kwargs)
         if func is functional.interpolate:
             return _interpolate(*args, **kwargs)
+        if func is functional.instance_norm:
+            return _instance_norm(*args, **kwargs)
+        if func is functional.rrelu:
+            return _rrelu(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -150,3 +154,33 @@ def _interpolate(
         return functional.interpolate(input, size, scale_factor, mode, *args, **kwargs)
     wide = [None if v is None else (1, v[0] if isinstance(v, tuple | list) else v) for v in (size, scale_factor)]
     return functional.interpolate(input.unsqueeze(2), wide[0], wide[1], "bilinear", *args, **kwargs).squeeze(2)
+
+
+def _instance_norm(
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """With running statistics it is a BatchNorm, which the exporter writes as repetitions for each example."""
+    if use_input_stats or running_mean is None or running_var is None:
+        return functional.instance_norm(
+            input, running_mean, running_var, weight, bias, use_input_stats, *args, **kwargs
+        )
+    eps = kwargs.get("eps", args[1] if len(args) > 1 else 1e-5)
+    return functional.batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
+
+
+def _rrelu(
+    input: Tensor,  # noqa: A002
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """In evaluation its slope is the middle one; the exporter knows no RReLU."""
+    return functional.leaky_relu(input, (lower + upper) / 2)

@@ -14,12 +14,14 @@ from translator.types import Origin
 
 _FX_NAME = re.compile(r"^%(\w+)")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+_FLOAT = ir.AttributeType.FLOAT
 _LIBRARY = ("/torch/nn/", "/torch/_", "/torch/fx/", "/torch/export/", "/torch/onnx/", "/torch/utils/")
 
 
 def annotate(model: ir.Model, program: Any) -> None:
-    """Set `node.meta["origin"]` of every node, and `node.meta["exact"]` (a float) of rounded scalar constants.
+    """Set `node.meta["origin"]` of every node, and give rounded numbers back as they were.
 
+    `node.meta["exact"]` is a float of a scalar constant, `node.meta["exact_attributes"]` floats of settings by name.
     program: the decomposed ExportedProgram that the ONNX model was translated from.
     """
     nodes = {node.name: node for node in program.graph.nodes}
@@ -31,10 +33,15 @@ def annotate(model: ir.Model, program: Any) -> None:
         if name not in origins:
             origins[name] = origin_of(name, fx.meta if fx is not None else {})
         node.meta["origin"] = origins[name]
-        if fx is not None and node.op_type == "Constant":
-            exact = _exact(node, _floats((fx.args, fx.kwargs)))
+        if fx is None:
+            continue
+        floats = list(_floats((fx.args, fx.kwargs)))
+        if node.op_type == "Constant":
+            exact = _exact(node, floats)
             if exact is not None:
                 node.meta["exact"] = exact
+        settings = {a.name: _double(a.as_float(), floats) for a in node.attributes.values() if a.type == _FLOAT}
+        node.meta["exact_attributes"] = {name: double for name, double in settings.items() if double is not None}
 
 
 def origin_of(name: str, meta: Mapping[str, Any]) -> Origin:
@@ -79,5 +86,8 @@ def _exact(node: ir.Node, candidates: Iterable[float]) -> float | None:
     tensor = attribute.as_tensor()
     if tensor.dtype != ir.DataType.FLOAT or tensor.size != 1:
         return None
-    rounded = np.float32(tensor.numpy().reshape(()))
-    return next((c for c in candidates if np.float32(c) == rounded), None)
+    return _double(float(tensor.numpy().reshape(())), candidates)
+
+
+def _double(rounded: float, candidates: Iterable[float]) -> float | None:
+    return next((c for c in candidates if np.float32(c) == np.float32(rounded)), None)
