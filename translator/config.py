@@ -42,7 +42,7 @@ class ConvertRequest:
     engine: EngineName = "native"
     fold: bool = False
     exact_batchnorm: bool = False
-    report: Path | None = None
+    reports: tuple[Path, ...] = ()
     force: bool = False
     keep_failed: bool = False
 

@@ -135,7 +135,7 @@ def convert_file(
     outputs = [request.output]
     if request.engine == "native":
         outputs.append(weightmap.beside(request.output))
-    with Outputs([*outputs, *([request.report] if request.report else [])], force=request.force) as files:
+    with Outputs([*outputs, *request.reports], force=request.force) as files:
         with ArtifactWorker() as worker:
             source = request.source
             progress("loading the PyTorch model")
@@ -157,11 +157,11 @@ def convert_file(
             report = _write(conversion, request.output, files, worker, progress)
         if report.verdict is not Verdict.DIFFERENT or request.keep_failed:
             files.commit(*[p for p in outputs if files.path(p).exists()])
-        if request.report:
+        for path in request.reports:
             from translator.report import write_report
 
-            write_report(report, files.path(request.report))
-            files.commit(request.report)
+            write_report(report, files.path(path))
+            files.commit(path)
     return report
 
 

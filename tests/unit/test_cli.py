@@ -199,6 +199,15 @@ def test_both_outputs_are_checked_before_the_work(writes_source: dict[str, Any],
     assert "<html" in page.read_text()
 
 
+def test_a_report_is_written_in_each_form_that_is_asked_for(writes_source: dict[str, Any], tmp_path: Path) -> None:
+    pages = [tmp_path / f"r{suffix}" for suffix in (".json", ".html", ".md", ".xml")]
+    named = [part for page in pages for part in ("--report", str(page))]
+    assert invoke("source", "f.py:g", "-o", str(tmp_path / "m.py"), *named).exit_code == 0
+    assert all(page.stat().st_size for page in pages)
+    twice = invoke("source", "f.py:g", "-o", str(tmp_path / "n.py"), "--report", "r.md", "--report", "r.md")
+    assert (twice.exit_code, "named twice" in twice.stderr) == (2, True)
+
+
 def test_a_transfer_into_the_wrong_framework_is_refused() -> None:
     done = invoke("transfer", "net.py:Net", "port.keras", "-o", "out.pt")
     assert done.exit_code == 2, "Keras to PyTorch needs the PyTorch model as TO"

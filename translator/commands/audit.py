@@ -23,19 +23,19 @@ from translator.config import AuditRequest
 @options.report_options
 @options.runs
 def audit(
-    source: str, keras: str, *, baseline: Path | None, report: Path | None, layers: bool, force: bool, quiet: bool,
-    **rest: Any,
+    source: str, keras: str, *, baseline: Path | None, reports: tuple[Path, ...], layers: bool, force: bool,
+    quiet: bool, **rest: Any,
 ) -> int:  # fmt: skip
     """Compare SOURCE with KERAS layer by layer: every difference named, every parameter accounted for.
 
     KERAS: model.keras, model.h5, file.py:factory or package.module:factory. Nobody needs to have translated the pair.
     """
-    options.check_report(report)
+    options.check_reports(reports)
     request = AuditRequest(source=options.source_request(source, rest), keras=keras, baseline=baseline)
-    with options.outputs([report], force=force) as outputs:
+    with options.outputs(reports, force=force) as outputs:
         with options.progress(quiet=quiet) as on_progress:
             from translator.audit.api import audit_files
 
             found = audit_files(request, on_progress=on_progress)
-        options.write_report(found, report, outputs)
+        options.write_reports(found, reports, outputs)
     return options.show(found, layers=layers, quiet=quiet)

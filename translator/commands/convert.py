@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--keep-failed", is_flag=True, help="Keep an output whose proof failed.")
 @options.runs
 def convert(
-    source: str, output: Path, engine: EngineName, *, report: Path | None, layers: bool, quiet: bool, **rest: Any
+    source: str, output: Path, engine: EngineName, *, reports: tuple[Path, ...], layers: bool, quiet: bool, **rest: Any
 ) -> int:
     """Translate SOURCE into a Keras file and prove that it is the same function.
 
@@ -43,9 +43,9 @@ def convert(
     The files appear only if the proof holds.
     """
     options.check_suffix(output, (".keras",))
-    options.check_report(report)
+    options.check_reports(reports)
     request = ConvertRequest(
-        source=options.source_request(source, rest), output=output, engine=engine, report=report, **rest
+        source=options.source_request(source, rest), output=output, engine=engine, reports=reports, **rest
     )
     with options.progress(quiet=quiet) as on_progress:
         from translator.pipeline import convert_file

@@ -65,7 +65,13 @@ _SOURCE_OPTIONS = (
     click.option("--seed", default=0, show_default=True, help="Of random inputs and random initial weights."),
 )
 _REPORT_OPTIONS = (
-    click.option("--report", type=FILE, help="Write the report, too: FILE.json, .html, .md or .xml (JUnit)."),
+    click.option(
+        "--report",
+        "reports",
+        type=FILE,
+        multiple=True,
+        help="Write the report, too: FILE.json, .html, .md or .xml (JUnit); once for each file.",
+    ),
     click.option("--layers", is_flag=True, help="Show every layer in the table, not only the worst."),
     click.option("--force", is_flag=True, help="Replace output files that exist."),
 )
@@ -140,12 +146,12 @@ def source_request(spec: str, options: dict[str, Any]) -> SourceRequest:
     return SourceRequest(spec=spec, **{k: options.pop(k) for k in ("weights", "input_shapes", "input_dtypes", "seed")})
 
 
-def check_report(report: Path | None) -> None:
+def check_reports(reports: Iterable[Path]) -> None:
     """Refuse a report of a kind that can't be written, before the work begins."""
-    if report is not None:
-        from translator.report import form_of
+    from translator.report import form_of
 
-        form_of(report)
+    for path in reports:
+        form_of(path)
 
 
 def check_suffix(output: Path, suffixes: tuple[str, ...]) -> None:
@@ -201,19 +207,19 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
         yield lambda stage: line.update(stage)
 
 
-def outputs(paths: Iterable[Path | None], *, force: bool) -> Outputs:
-    """The command's output files, those that were asked for; checked before the work begins."""
+def outputs(paths: Iterable[Path], *, force: bool) -> Outputs:
+    """The command's output files; checked before the work begins."""
     from translator.files import Outputs
 
-    return Outputs([path for path in paths if path is not None], force=force)
+    return Outputs(list(paths), force=force)
 
 
-def write_report(report: Report, path: Path | None, outputs: Outputs) -> None:
-    """Write the report if it was asked for, failed proofs too."""
-    if path is not None:
-        from translator import report as reports
+def write_reports(report: Report, paths: Iterable[Path], outputs: Outputs) -> None:
+    """Write the report in each form that was asked for, failed proofs too."""
+    from translator.report import write_report
 
-        reports.write_report(report, outputs.path(path))
+    for path in paths:
+        write_report(report, outputs.path(path))
         outputs.commit(path)
 
 

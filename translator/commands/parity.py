@@ -27,24 +27,24 @@ from translator.config import ParityRequest
 @options.report_options
 @options.runs
 def parity(
-    source: str, keras: str | None, *, report: Path | None, layers: bool, force: bool, quiet: bool, **rest: Any
+    source: str, keras: str | None, *, reports: tuple[Path, ...], layers: bool, force: bool, quiet: bool, **rest: Any
 ) -> int:
     """Train SOURCE and its Keras twin on the same batches and compare gradients, statistics and weights, step by step.
 
     KERAS: a Keras model of your own; without it, SOURCE is translated.
     """
-    options.check_report(report)
+    options.check_reports(reports)
     request = ParityRequest(source=options.source_request(source, rest), keras=keras, **rest)
-    with options.outputs([report], force=force) as outputs:
+    with options.outputs(reports, force=force) as outputs:
         with options.progress(quiet=quiet) as on_progress:
             from translator.training.parity import run_parity
 
             found = run_parity(request, on_progress=on_progress)
-        if report is not None:
+        for path in reports:
             from translator.training.parity_forms import write_parity
 
-            write_parity(found, outputs.path(report))
-            outputs.commit(report)
+            write_parity(found, outputs.path(path))
+            outputs.commit(path)
     if not quiet:
         from translator.training.parity_text import render
 

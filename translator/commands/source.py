@@ -25,7 +25,7 @@ from translator.config import Style, WriteSourceRequest
 @click.option("--keep-failed", is_flag=True, help="Keep an output whose proof failed.")
 @options.runs
 def source(
-    source: str, output: Path, style: Style, *, report: Path | None, layers: bool, force: bool, keep_failed: bool,
+    source: str, output: Path, style: Style, *, reports: tuple[Path, ...], layers: bool, force: bool, keep_failed: bool,
     quiet: bool, **rest: Any,
 ) -> int:  # fmt: skip
     """Write SOURCE as a Python file that needs only Keras, and prove that the model it builds is the same.
@@ -33,8 +33,8 @@ def source(
     The functional and sequential styles offer build_model(), the subclass style a Model class and build_model().
     """
     options.check_suffix(output, (".py",))
-    options.check_report(report)
-    with options.outputs([output, report], force=force) as outputs:
+    options.check_reports(reports)
+    with options.outputs([output, *reports], force=force) as outputs:
         request = WriteSourceRequest(
             source=options.source_request(source, rest), output=outputs.path(output), style=style
         )
@@ -43,5 +43,5 @@ def source(
 
             proof = write_source_file(request, on_progress=on_progress)
         proof = options.keep(output, outputs, proof, keep_failed=keep_failed)
-        options.write_report(proof, report, outputs)
+        options.write_reports(proof, reports, outputs)
     return options.show(proof, layers=layers, quiet=quiet)

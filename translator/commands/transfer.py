@@ -28,7 +28,7 @@ from translator.config import KERAS_SUFFIXES, TORCH_SUFFIXES, TransferRequest
 @click.option("--keep-failed", is_flag=True, help="Keep an output whose proof failed.")
 @options.runs
 def transfer(
-    from_: str, to: str, output: Path, *, report: Path | None, layers: bool, force: bool, keep_failed: bool,
+    from_: str, to: str, output: Path, *, reports: tuple[Path, ...], layers: bool, force: bool, keep_failed: bool,
     quiet: bool, **rest: Any,
 ) -> int:  # fmt: skip
     """Move the weights of FROM into TO: a PyTorch checkpoint into a Keras model of your own, or the other way.
@@ -36,12 +36,12 @@ def transfer(
     The suffix of OUT says which way: one of FROM and TO is a PyTorch SOURCE, the other a KERAS model.
     """
     options.check_suffix(output, (*KERAS_SUFFIXES, *TORCH_SUFFIXES))
-    options.check_report(report)
+    options.check_reports(reports)
     to_keras = output.suffix in KERAS_SUFFIXES
     source, keras = (from_, to) if to_keras else (to, from_)
     if source.endswith(KERAS_SUFFIXES):
         raise options.wrong_way(output, source)
-    with options.outputs([output, report], force=force) as outputs:
+    with options.outputs([output, *reports], force=force) as outputs:
         request = TransferRequest(
             source=options.source_request(source, rest),
             keras=keras,
@@ -54,5 +54,5 @@ def transfer(
 
             proof = transfer_files(request, on_progress=on_progress)
         proof = options.keep(output, outputs, proof, keep_failed=keep_failed)
-        options.write_report(proof, report, outputs)
+        options.write_reports(proof, reports, outputs)
     return options.show(proof, layers=layers, quiet=quiet)
