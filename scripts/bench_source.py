@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 STYLES = ("functional", "subclass", "sequential")
 BACKENDS = ("tensorflow", "jax", "torch")
+GOOD = ("proven", "judged", "written")
+JUDGED = 1e-4
+"""Relative distance from PyTorch's output, in float32, from which on a file that isn't proven is called wrong."""
 WITH_KERAS = {"keras", "numpy", *sys.stdlib_module_names}
 NETWORKS = (
     "models/cifar_resnet.py:resnet",
@@ -54,6 +57,7 @@ def main() -> int:
     parser.add_argument("specs", nargs="*", metavar="SOURCE", help="as for `translator source`, with @SHAPE if wanted")
     parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--judged", nargs="*", choices=STYLES, default=[], help="no proof, layer by layer, of these")
     parser.add_argument("--only-write", action="store_true", help="no proof, no backends")
     parser.add_argument("--folder", type=Path, help="keep the files here")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "bench_source.jsonl", help="results, appended")
@@ -148,17 +152,22 @@ def one(
     from translator.emit.source.write_plan import checked_source
     from translator.source_writer import judge_on, write_and_prove
 
+    assert result.plan is not None  # the native engine makes one
     if options.only_write:
-        assert result.plan is not None
         output.write_text(checked_source(result.plan, style=style, spec=loaded.spec, where=output))
         return {"status": "written", **form(output)}
+    if style in options.judged:
+        output.write_text(checked_source(result.plan, style=style, spec=loaded.spec, where=output))
+        found = {b: judge_on(b, result, loaded, output) for b in ("tensorflow", *options.backends)}
+        distance = max((a.max_rel for a in found.values() if a.max_rel is not None), default=float("inf"))
+        good = distance < JUDGED and not any(a.error for a in found.values())
+        backends = {b: a.error for b, a in found.items()}
+        return {"status": "judged" if good else "wrong", "distance": distance, "backends": backends, **form(output)}
     report = write_and_prove(result, loaded, output, style=style)
     artifact = report.artifact
     errors = [row.error_f64 for row in report.layers if row.error_f64 is not None]
-    backends = {"tensorflow": artifact.error if artifact else "not judged"}
-    for backend in options.backends:
-        if backend != "tensorflow":
-            backends[backend] = judge_on(backend, result, loaded, output).error
+    others = {b: judge_on(b, result, loaded, output).error for b in options.backends if b != "tensorflow"}
+    backends = {"tensorflow": artifact.error if artifact else "not judged", **others}
     return {
         "status": "proven" if report.exit_status == 0 else "wrong",
         "verdict": report.verdict.value,
@@ -197,7 +206,7 @@ def faults(row: dict[str, Any]) -> list[str]:
     """What isn't as it should be."""
     if row["status"] == "refused":
         return [] if row["style"] == "sequential" else ["refused"]
-    if row["status"] not in ("proven", "written"):
+    if row["status"] not in GOOD:
         return [row["status"]]
     limit = LIMITS.get(row["spec"].partition("@")[0], 500) if row["style"] != "sequential" else 500
     found = [f"{row['lines']} lines, not {limit}"] if row["lines"] > limit else []
@@ -220,16 +229,19 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for spec in dict.fromkeys(row["spec"] for row in rows):
         mine = {row["style"]: row for row in rows if row["spec"] == spec}
-        good = [row for row in mine.values() if row["status"] in ("proven", "written")]
-        wrong = [f"{row['style']} {row['status']}" for row in mine.values() if row["status"] not in
-                 ("proven", "written") and faults(row)]  # fmt: skip
+        good = [row for row in mine.values() if row["status"] in GOOD]
+        wrong = [
+            f"{row['style']} {row['status']}" for row in mine.values() if row["status"] not in GOOD and faults(row)
+        ]
         errors = [row["error_f64"] for row in good if row.get("error_f64") is not None]
         runs = [b for b in BACKENDS if good and all(row.get("backends", {}).get(b) == "" for row in good)]
         cells = [
             f"`{spec}`",
             *(str(mine[style].get("lines", "–")) if style in mine else "" for style in STYLES),
             f"{good[0]['parameters']:,}" if good and "parameters" in good[0] else "",
-            "; ".join(wrong) or "/".join(dict.fromkeys(row.get("verdict", row["status"]) for row in good)),
+            "; ".join(wrong)
+            or "/".join(dict.fromkeys(row["verdict"] for row in good if "verdict" in row))
+            or "written",
             f"{max(errors):.0e}" if errors else "",
             ", ".join(runs),
         ]

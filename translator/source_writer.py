@@ -164,7 +164,7 @@ class _Written:
             raise InputError("this engine makes no plan to write source from", fix="the native engine does")
         names = {spec.name for spec in plan.layers}
         layers = {x.name: x for x in model._flatten_layers() if x.name in names and not isinstance(x, keras.Model)}
-        graph = graph_of_any(model)
+        graph = graph_of_any(model) if functional(model) is not None else _recorded(model, plan)
         claims = restate(result.claims, graph_of_any(result.model), graph)
         sequential = isinstance(model, keras.Sequential)
         fits = functional(model) is not None and not sequential
@@ -183,6 +183,21 @@ class _Written:
         for layer in self.result.model._flatten_layers():
             if layer.name in self.layers and not isinstance(layer, keras.Model):
                 self.layers[layer.name].set_weights(layer.get_weights())
+
+
+def _recorded(model: keras.Model, plan: Plan) -> KerasGraph:
+    """The graph of a subclassed model, which doesn't know of what types its inputs are."""
+    import keras
+
+    from translator.verify.keras_record import record
+
+    inputs = []
+    for _, value in plan.inputs:
+        info = plan.values[value]
+        dtype = "float32" if info.dtype.startswith(("float", "bfloat")) else info.dtype
+        inputs.append(keras.Input(batch_shape=info.keras_shape, dtype=dtype, name=value))
+    graph, _ = record(model, {"args": (inputs if len(inputs) > 1 else inputs[0],), "kwargs": {}})
+    return graph
 
 
 def judge_on(backend: str, result: EngineResult, loaded: LoadedSource, output: Path) -> Artifact:

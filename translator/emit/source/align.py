@@ -12,6 +12,8 @@ from translator.plan.calls import Ref
 ALIKE = 0.6
 """Share of the shorter body's items that two bodies need in common to be written as one function."""
 
+_ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax")
+
 Value = tuple[str, int, int]
 """A value of a template: ("in", number, 0), ("line", index of the line, number of the output), ("copy", line, 0), or
 ("first", 0, 0): the first of the tensors in the list that is its only input."""
@@ -79,6 +81,7 @@ def template_of(bodies: list[Body]) -> Template:
     for column, body in enumerate(bodies):
         for at, item in zip(_embed(keys, body.signature), body.items, strict=True):
             lines[at].items[column] = item
+    lines = [line for line in lines if any(line.present)]  # a key that stands twice may be needed but once
     values = [_values(lines, body, column) for column, body in enumerate(bodies)]
     return Template(
         bodies=bodies,
@@ -122,14 +125,25 @@ def _face(body: Body) -> Key:
     return (-1 if body.gathered else len(body.inputs), len(body.outputs), bool(body.node.nested))
 
 
+def _kind(head: str) -> str:
+    """What classes of one kind, which may stand in for each other, have in common: both are convolutions …"""
+    if head in _ACTIVATIONS:
+        return "activation"
+    return next((word for word in ("Conv", "Pooling", "Normalization", "Dense", "Dropout") if word in head), head)
+
+
 def _alike(first: Sequence[Key], second: Sequence[Key]) -> bool:
-    """Whether they have enough in common, and no name stands for calls of two different blocks.
+    """Whether they have enough in common, and no name stands for two things of different kinds.
 
     Where it does, parts are numbered and one body lacks a part: what stands in one place isn't the same thing.
     """
-    blocks = {rel: head for kind, head, rel, *_ in first if kind in ("call", "loop")}
-    if any(blocks.get(rel, head) != head for kind, head, rel, *_ in second if kind in ("call", "loop")):
-        return False
+    blocks, layers = (
+        {rel: _kind(head) for kind, head, rel, *_ in first if kind in kinds} for kinds in (("call", "loop"), ("layer",))
+    )
+    for kind, head, rel, *_ in second:
+        known = blocks if kind in ("call", "loop") else layers if kind == "layer" else {}
+        if known.get(rel, _kind(head)) != _kind(head):
+            return False
     return len(_common(first, second)) >= ALIKE * min(len(first), len(second))
 
 

@@ -9,11 +9,11 @@ from translator.emit.source.align import Template, groups_of, template_of
 from translator.emit.source.items import ALL, FIRST, Body, Reader
 from translator.emit.source.names import OF_STAGES, RESERVED, free, snake
 from translator.emit.source.program import Function
-from translator.emit.source.repeated import is_container, mark_repeated
+from translator.emit.source.repeated import mark_repeated
 from translator.emit.source.roles import INDEX, input_names
 from translator.emit.source.roll import as_loops, roll
 from translator.emit.source.stages import roll_stages
-from translator.emit.source.tree import Node, build_tree, dissolve, live_calls, reads
+from translator.emit.source.tree import Node, build_tree, dissolve, is_container, live_calls, reads
 from translator.emit.source.write import function_of
 from translator.plan.calls import Call, Plan, Ref
 
@@ -47,7 +47,7 @@ def fold(plan: Plan, *, symbolic: bool = True) -> Program:
         for value in reads(call):
             readers.setdefault(value, []).append(call)
     mark_repeated(root, plan)
-    dissolve(root, lambda node: is_container(node) and not node.alike)
+    dissolve(root, lambda node: is_container(node.cls) and not node.alike)
     work = _Folder(Reader(plan, readers), symbolic=symbolic)
     for nodes in _by_class(root):
         work.fold_class(nodes)
@@ -98,7 +98,7 @@ class _Folder:
             keep_inputs=False,
             sees_inputs=self._symbolic,
         )
-        function.cls = "" if is_container(bodies[0].node) else cls
+        function.cls = "" if is_container(bodies[0].node.cls) else cls
         function.nested = bool(bodies[0].node.nested)
         function.prefixed = bool(bodies[0].node.prefix)
         function.uses = len(bodies)
@@ -140,7 +140,7 @@ def _worth(bodies: Sequence[Body]) -> bool:
 
 def _kind(node: Node) -> str:
     """What must be equal for two nodes to be one function: the class, and of a container the place, too."""
-    return f"{node.cls} {node.alike or _place_of(node)}" if is_container(node) or not node.cls else node.cls
+    return f"{node.cls} {node.alike or _place_of(node)}" if is_container(node.cls) or not node.cls else node.cls
 
 
 def _place_of(node: Node) -> str:
@@ -149,7 +149,7 @@ def _place_of(node: Node) -> str:
 
 def _name_of(bodies: Sequence[Body]) -> str:
     simple = bodies[0].node.cls.rpartition(".")[2]
-    if simple and not is_container(bodies[0].node):
+    if simple and not is_container(bodies[0].node.cls):
         return snake(simple)
     places = {_place_of(body.node) for body in bodies}
     return snake(places.pop()) if len(places) == 1 else "block"

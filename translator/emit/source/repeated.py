@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from translator.emit.source.items import relative
-from translator.emit.source.tree import Node
+from translator.emit.source.tree import Node, is_container
 from translator.plan.calls import LayerCall, Plan
 
 LEAST = 4
 """Layers that it takes to be worth a function."""
 
-_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
-
-
-def is_container(node: Node) -> bool:
-    """Whether it is one of PyTorch's own containers."""
-    module, _, simple = node.cls.rpartition(".")
-    return module.startswith("torch.nn") and simple in _CONTAINERS
-
 
 def mark_repeated(root: Node, plan: Plan) -> None:
     """Set `alike` of containers of plain layers that stand in one module and differ only in settings and padding."""
     classes = {spec.name: spec.cls for spec in plan.layers}
-    for owner in (root, *(n for n in root.nodes() if not is_container(n))):
+    for owner in (root, *(n for n in root.nodes() if not is_container(n.cls))):
         found: dict[str, list[Node]] = {}
         for node in _plain_containers(owner):
             found.setdefault(_signature(node, classes), []).append(node)
@@ -36,10 +28,10 @@ def mark_repeated(root: Node, plan: Plan) -> None:
 def _plain_containers(owner: Node) -> Iterator[Node]:
     """The innermost containers of a module, which hold nothing but PyTorch's own modules."""
     for item in owner.items:
-        if not isinstance(item, Node) or not is_container(item) or item.nested:
+        if not isinstance(item, Node) or not is_container(item.cls) or item.nested:
             continue
         inner = list(item.nodes())
-        if any(is_container(n) for n in inner):
+        if any(is_container(n.cls) for n in inner):
             yield from _plain_containers(item)
         elif all(n.cls.startswith("torch.nn.") for n in inner):
             yield item

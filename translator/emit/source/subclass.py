@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby, pairwise
 from typing import TypeGuard
 
 from translator.emit.source.chains import Chain, chains
@@ -23,7 +24,7 @@ from translator.emit.source.syntax import names_in, on_self, own, plain
 from translator.emit.source.top import Top
 from translator.emit.source.write import TAKEN
 
-_WIDE = 50
+_WIDE, _LINE = 50, 76
 
 
 def subclass(program: Program, top: Top) -> str:
@@ -113,6 +114,8 @@ class _Class:
 
     def _make(self, part: Chain | Statement) -> list[tuple[Condition | None, list[str]]]:
         if isinstance(part, Chain):
+            if part.when is None and self._long(part):
+                return self._appended(part)
             elements = [line for s in part.statements for line in self._element(s, part.when)]
             empty: list[tuple[Condition | None, list[str]]] = (
                 [(None, [f"self.{part.attribute} = []"])] if part.when else []
@@ -124,6 +127,34 @@ class _Class:
         if _is_flag(part):
             return [(None, [*note, f"self.{part.attribute} = {self._made(part)} if {part.attribute} else None"])]
         return [(part.when, [*note, f"self.{part.attribute} = {self._made(part)}"])]
+
+    def _long(self, chain: Chain) -> bool:
+        """Whether some layers are there under a condition, and their list would be hard to read with it inside."""
+        found = [s for s in chain.statements if s.when is not None]
+        either = any(a.when and b.when and a.when.yes == b.when.no for a, b in pairwise(chain.statements))
+        lines = (self._element(s, None)[-1].replace("{self.name}", "{name}") for s in found)
+        return either or any(len(line) > _LINE for line in lines)
+
+    def _appended(self, chain: Chain) -> list[tuple[Condition | None, list[str]]]:
+        """The list made step by step, with `if` around what is there under a condition."""
+        name = f"self.{chain.attribute}"
+        made: list[tuple[Condition | None, list[str]]] = []
+        for when, statements in groupby(chain.statements, key=lambda s: s.when):
+            group = list(statements)
+            if when is not None and not made:
+                made.append((None, [f"{name} = []"]))
+            if when is not None or (made and len(group) == 1):
+                made += [(when, self._append(name, s)) for s in group]
+                continue
+            elements = indented(line for s in group for line in self._element(s, None))
+            made.append((None, [f"{name}.extend([", *elements, "])"] if made else [f"{name} = [", *elements, "]"]))
+        return made
+
+    def _append(self, name: str, statement: LayerStatement | CallStatement) -> list[str]:
+        note = [statement.note] if isinstance(statement, LayerStatement) and statement.note else []
+        many = isinstance(statement, CallStatement) and statement.headers
+        made = self._made(statement)
+        return [*note, f"{name}.extend({made})" if many else f"{name}.append({made})"]
 
     def _element(self, statement: LayerStatement | CallStatement, when: Condition | None) -> list[str]:
         made = self._made(statement)

@@ -73,7 +73,8 @@ def _tidy(function: Function, shared: dict[str, dict[str, str]]) -> Function:
             rest = tuple((key, code) for key, code in statement.settings if key not in same)
             note = _note(statement.cls, {key: code for key, code in rest if key in ALWAYS})
             if statement.cls == "Embedding" and statement.settings[0][1] == "1":
-                note = "# A free parameter of the PyTorch model, kept as the one row of an embedding."
+                kind = "constant" if ("trainable", "False") in statement.settings else "free parameter"
+                note = f"# A {kind} of the PyTorch model, kept as the one row of an embedding."
             if statement.cls in noted:
                 note = ""
             elif note:

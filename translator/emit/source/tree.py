@@ -10,12 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from translator.emit.nesting import Block, nest
+from translator.emit.nesting import LIMIT, Block, depth, nest
+from translator.emit.source.order import together
 from translator.plan.calls import Call, LayerCall, OpCall, Plan, refs
 from translator.plan.naming import clean
 
 if TYPE_CHECKING:
     from translator.emit.source.program import Function
+
+
+_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,6 +65,8 @@ class Node:
 def build_tree(plan: Plan, *, nested: bool) -> Node:
     """The tree of a plan, without calls that no output needs. nested: cut very deep plans as the Keras model is cut."""
     live = live_calls(plan)
+    if not nested or depth(plan.calls) <= LIMIT:
+        live = together(live, lambda call: [(path, n) for path, n, cls in _scopes(call) if not is_container(cls)])
     scopes = {id(call): _scopes(call) for call in live}
     names: dict[tuple[str, int], str] = {}
     if nested:
@@ -80,6 +86,12 @@ def build_tree(plan: Plan, *, nested: bool) -> Node:
     _dissolve_shared(root)
     hoist(root, {(m.path, m.call): m.outputs for m in plan.module_calls})
     return root
+
+
+def is_container(cls: str) -> bool:
+    """Whether the class is one of PyTorch's own containers."""
+    module, _, simple = cls.rpartition(".")
+    return module.startswith("torch.nn") and simple in _CONTAINERS
 
 
 def live_calls(plan: Plan) -> list[Call]:
