@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,19 +10,22 @@ import keras
 from torch import nn
 
 from translator.audit.attention import attention_normalised
+from translator.audit.biases import same_biases
 from translator.audit.bind import Bound, bind
 from translator.audit.claim import claims_of, parameter_claim
 from translator.audit.folds import absorb_folded_norms
+from translator.audit.inputs import input_shapes, same_order
 from translator.audit.keras_network import KerasNetwork, network_of
 from translator.audit.matching import coverage, match
 from translator.audit.network import Network, Unit
 from translator.audit.normalise import normalised
 from translator.audit.packing import same_packing
+from translator.audit.sums import sums_joined
 from translator.audit.torch_network import TorchNetwork, trace_module
-from translator.audit.values import Values, choose, match_values
+from translator.audit.values import Values, match_values
 from translator.claims import Claims
 from translator.errors import InputError
-from translator.types import Layout, Shape
+from translator.types import Layout
 from translator.verify.keras_graph import KerasGraph
 from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_split import split_activations
@@ -44,7 +47,7 @@ class Alignment:
     left, right: the networks as they were matched (paddings inside their windows). torch_only, keras_only: units
     without a partner. bound: one entry for each Keras variable that has a meaning. unbound: PyTorch tensors, by name,
     that no variable holds. coverage: share of the weights in layers with a partner that fits, of the side
-    that has more of them.
+    that has more of them. misfit: why the two can't be given the same inputs.
     """
 
     torch: TorchNetwork = field(repr=False)
@@ -59,6 +62,7 @@ class Alignment:
     unbound: tuple[str, ...]
     claims: Claims = field(repr=False)
     coverage: float
+    misfit: InputError | None = None
 
     def with_bound(self, bound: tuple[Bound, ...]) -> Alignment:
         """The same alignment with other ideas of what the variables hold."""
@@ -74,18 +78,18 @@ class Alignment:
 def align(
     module: nn.Module, model: keras.Model, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> Alignment:
-    """Align a PyTorch module, run on its example arguments, with a Keras model.
-
-    Raises InputError where the two can't even be given the same inputs.
-    """
+    """Align a PyTorch module, run on its example arguments, with a Keras model."""
     torch_side = trace_module(module, args, kwargs)
     examples = [torch_side.network.shapes[v] for v in torch_side.network.inputs]
     graph = split_activations(graph_of_any(model, [Layout.channels_last(len(s)).keras_shape(s) for s in examples]))
-    keras_side = network_of(model, graph, input_shapes(torch_side.network, graph))
-    left = attention_normalised(normalised(torch_side.network))
-    right = attention_normalised(normalised(keras_side.network))
+    shapes, misfit = input_shapes(torch_side.network, graph)
+    keras_side = network_of(model, graph, shapes)
+    keras_side = replace(keras_side, network=same_order(torch_side.network, keras_side.network))
+    left = attention_normalised(sums_joined(normalised(torch_side.network)))
+    right = attention_normalised(sums_joined(normalised(keras_side.network)))
     left = same_packing(left, right, torch_side.moves)
     matching = match(left, right)
+    left, right = same_biases(left, right, matching.pairs)
     left = absorb_folded_norms(left, right, matching.pairs)
     left, right = _past_dropouts(left, 0, matching.pairs), _past_dropouts(right, 1, matching.pairs)
     values = match_values(torch_side, keras_side, left, right, matching.pairs)
@@ -97,21 +101,27 @@ def align(
     held = {name for b in bound for name in b.tensors}
     taken = {p.torch.index for p in pairs}
     found = {p.keras.index for p in pairs}
-    absorbed = {a.outputs for u in left.units for a in u.absorbed}
     return Alignment(
         torch=torch_side,
         keras=keras_side,
         left=left,
         right=right,
         pairs=pairs,
-        torch_only=tuple(u for u in left.units if u.index not in taken and u.outputs not in absorbed),
-        keras_only=tuple(u for u in right.units if u.index not in found),
+        torch_only=_alone(left, taken),
+        keras_only=_alone(right, found),
         values=values,
         bound=bound,
         unbound=tuple(name for name in torch_side.tensors if name not in held),
         claims=claims_of(torch_side, keras_side, left, [(p.torch, p.keras) for p in pairs], values, bound),
+        misfit=misfit,
         coverage=coverage(left, right, [(p.torch.index, p.keras.index) for p in pairs if _sound(p)]),
     )
+
+
+def _alone(network: Network, paired: Collection[int]) -> tuple[Unit, ...]:
+    """The units without a partner that did not become part of another one."""
+    absorbed = {a.outputs for u in network.units for a in u.absorbed}
+    return tuple(u for u in network.units if u.index not in paired and u.outputs not in absorbed)
 
 
 def _past_dropouts(network: Network, side: int, pairs: Sequence[tuple[int, int]]) -> Network:
@@ -126,31 +136,6 @@ def _past_dropouts(network: Network, side: int, pairs: Sequence[tuple[int, int]]
 
 def _sound(pair: Pair) -> bool:
     return pair.torch.signature == pair.keras.signature and pair.fit >= 0.25
-
-
-def input_shapes(network: Network, graph: KerasGraph) -> list[Shape]:
-    """Concrete shapes of the Keras model's inputs for PyTorch's example. Raises InputError where none fit."""
-    given = [network.shapes[v] for v in network.inputs]
-    wanted = [graph.shapes[v] for v in graph.inputs]
-    if len(given) != len(wanted):
-        raise InputError(
-            f"PyTorch's model takes {len(given)} tensors, Keras' takes {len(wanted)}",
-            fix="audit models that take the same inputs",
-        )
-    found = []
-    for before, after in zip(given, wanted, strict=True):
-        layout = choose(before, after, None, None)
-        if layout is None or layout.view is not None:
-            raise InputError(
-                f"PyTorch's example input is {_text(before)}, the Keras model takes {_text(after)}",
-                fix="give --input-shape (with the batch, in PyTorch's order) that fits both",
-            )
-        found.append(layout.keras_shape(before))
-    return found
-
-
-def _text(shape: Sequence[int | None]) -> str:
-    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"
 
 
 def _bound(pairs: Sequence[Pair], values: Values) -> tuple[Bound, ...]:

@@ -185,12 +185,19 @@ def _aligned(
     module: nn.Module, model: keras.Model, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None
 ) -> tuple[nn.Module, Alignment]:
     """The alignment; where Keras ends in the middle of PyTorch's model, with the module cut off there."""
-    alignment = align(module, model, inputs, kwargs)
+    alignment = _checked(align(module, model, inputs, kwargs))
     end = features_end(alignment) if alignment.coverage >= MATCHING else None
     if end is None:
         return module, alignment
     short = truncated(module, end)
     return short, align(short, model, inputs, kwargs)
+
+
+def _checked(alignment: Alignment) -> Alignment:
+    """Models that belong together must take the same inputs; of others it is enough to say that they don't."""
+    if alignment.misfit is not None and alignment.coverage >= MATCHING:
+        raise alignment.misfit
+    return alignment
 
 
 def _subject(alignment: Alignment, model: keras.Model) -> Subject:
@@ -254,7 +261,7 @@ def _to_torch(
     *,
     partial: bool,
 ) -> Transfer:
-    alignment = align(module, model, inputs, kwargs)
+    alignment = _checked(align(module, model, inputs, kwargs))
     _check_match(alignment, partial=partial)
     back = to_state(alignment, module, partial=partial)
     own = module.state_dict()
@@ -276,6 +283,8 @@ def _told(moves: Moves | Back) -> tuple[str, ...]:
 
 
 def _check_match(alignment: Alignment, *, partial: bool) -> None:
+    if alignment.misfit is not None and partial:
+        raise alignment.misfit
     if alignment.coverage < MATCHING and not partial:
         percent = f"{alignment.coverage:.0%}"
         raise refusal(

@@ -106,11 +106,11 @@ _NEUTRAL = {"bias": 0.0, "beta": 0.0, "gamma": 1.0, "scale": 1.0, "moving_mean":
 
 def _neutral(weight: Weight) -> float | None:
     """The number that lets a variable do nothing; None for one that always does something (a kernel)."""
-    return _NEUTRAL.get(weight.slot.rsplit("/", 1)[-1])
+    return _NEUTRAL.get(weight.end)
 
 
 def _by_end(unit: Unit, *ends: str) -> Weight | None:
-    return next((w for w in unit.weights if w.slot.rsplit("/", 1)[-1] in ends), None)
+    return next((w for w in unit.weights if w.end in ends), None)
 
 
 def _linear(t: Unit, k: Unit, read: Layout | None) -> Iterator[Bound]:

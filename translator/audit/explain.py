@@ -41,7 +41,20 @@ def explain(
     found += wiring_differences(alignment)
     found += unmatched(alignment, beyond)
     found += _bookkeeping(alignment, balance)
-    return grouped(moved_strides(found, alignment))
+    return _rates_joined(grouped(moved_strides(found, alignment)))
+
+
+def _rates_joined(differences: list[Difference]) -> list[Difference]:
+    """Paths that are dropped at a rate that rises from block to block, as one difference."""
+    rising = [d for d in differences if d.kind == "dropout" and d.keras == "none" and "noise_shape" in d.fix]
+    if len(rising) < 3:
+        return differences
+    one = replace(
+        rising[0], layers=tuple(layer for d in rising for layer in d.layers),
+        torch=f"{len(rising)} rates, {rising[0].torch} to {rising[-1].torch}",
+        fix="Dropout(rate of the block, noise_shape=(None, 1, 1, 1))",
+    )  # fmt: skip
+    return [one if d is rising[0] else d for d in differences if d is rising[0] or d not in rising]
 
 
 def grouped(differences: Iterable[Difference]) -> list[Difference]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from translator.audit.kinds import kind_and_signature
 from translator.audit.network import Network, Unit, Weight
+from translator.audit.torch_functions import turned
 from translator.claims import KerasValue
 from translator.types import Shape
 from translator.verify.facts import Conv, Dense, Embedding, Facts, Ints, Pool, Presence
@@ -124,12 +126,23 @@ def concrete_shapes(graph: KerasGraph, input_shapes: Sequence[Shape]) -> list[Sh
         batch = input_shapes[0][0] if input_shapes and input_shapes[0] else None
         return [(batch, *s[1:]) if s and s[0] is None else tuple(s) for s in known]
     for step in graph.steps:
+        if isinstance(step, ActivationHalf):
+            known[step.outputs[0]] = known[step.inputs[0]]
+            continue
         fill = {t: keras.KerasTensor(known[n], dtype=graph.dtypes[n]) for t, n in step.bound.items()}
         args, kwargs = step.node.arguments.fill_in(fill)
-        outputs = keras.tree.flatten(step.operation.compute_output_spec(*args, **kwargs))
+        outputs = keras.tree.flatten(step.operation.compute_output_spec(*args, **_known_to_spec(step, kwargs)))
         for number, tensor in zip(step.outputs, outputs, strict=True):
             known[number] = tuple(tensor.shape)
     return known
+
+
+def _known_to_spec(step: Step, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The call's arguments without those, such as `training`, that only the call itself takes."""
+    known = inspect.signature(step.operation.compute_output_spec).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return dict(kwargs)
+    return {name: value for name, value in kwargs.items() if name in known}
 
 
 class _Builder:
@@ -151,7 +164,7 @@ class _Builder:
             known = kind_and_signature(inner) if inner is not None else None
             self._unit(step, "act", known[1] if known else (), step.inputs, inner, ())
             return
-        read = [step.bound[id(t)] for t in step.node.input_tensors]
+        read = [step.bound[id(t)] for t in _arguments(step)]
         data = [n for n in read if n not in self.made_of]
         weights = (*weights_of(step, self.owned), *arguments_of(step, self.owned))
         held = tuple(w for n in dict.fromkeys(read) for w in self.made_of.get(n, ()))
@@ -164,6 +177,9 @@ class _Builder:
             self._separable(step, data, weights)
         elif facts is not None and known is not None:
             self._unit(step, known[0], known[1], data, facts, (*weights, *held))
+        elif (dense := _own_dense(step, data, held)) is not None:
+            known = kind_and_signature(dense) or ("linear", ())
+            self._unit(step, known[0], known[1], data, dense, tuple(replace(w, role="kernel") for w in held))
         elif (join := self._join(step, data)) is not None:
             self._unit(step, join, tuple(w.size for w in held), data, None, held)
         elif weights or held:
@@ -212,7 +228,7 @@ class _Builder:
         unit = Unit(
             index=len(self.units), kind=kind, signature=signature, path=step.path.removesuffix(BEFORE),
             call=step.call, text=text, inputs=tuple(data), outputs=tuple(outputs or step.outputs), facts=facts,
-            weights=weights, operations=(step.operation,),
+            weights=weights, operations=(step.operation,), function=_JOINS.get(keras_class(step.operation), ""),
         )  # fmt: skip
         self.units.append(unit)
 
@@ -242,19 +258,50 @@ class _Builder:
         self._unit(step, kind, signature, (middle,), second, (point, *rest))
 
 
-_SCALAR_STEPS = {"Add": "add", "Multiply": "mul", "Subtract": "sub", "Divide": "div", "TrueDivide": "div"}
+_SCALAR_STEPS = {
+    "Add": "add", "Multiply": "mul", "Subtract": "sub", "Divide": "div", "TrueDivide": "div", "Power": "pow",
+    "Maximum": "max", "Minimum": "min",
+}  # fmt: skip
+_POWERS = {"Square": 2.0, "Sqrt": 0.5, "Reciprocal": -1.0, "Rsqrt": -0.5}
 
 
 def _scalar_step(step: Step) -> tuple[str, float] | None:
     """The arithmetic of one tensor with one number; None for anything else."""
-    name, args = _SCALAR_STEPS.get(keras_class(step.operation)), step.node.arguments.args
+    kind, args = keras_class(step.operation), step.node.arguments.args
+    if len(args) == 1 and kind in (*_POWERS, "Negative"):
+        return ("pow", _POWERS[kind]) if kind in _POWERS else ("mul", -1.0)
+    name = _SCALAR_STEPS.get(kind)
     if name is None or len(args) != 2 or len(step.outputs) != 1:
         return None
     numbers = [a for a in args if not isinstance(a, keras.KerasTensor) and np.size(a) == 1]
-    if len(numbers) != 1 or (name in ("sub", "div") and numbers[0] is args[0]):
+    if len(numbers) != 1:
         return None
     number = float(np.asarray(keras.ops.convert_to_numpy(numbers[0])).reshape(()))
-    return ("add", -number) if name == "sub" else (name, number)
+    return turned(name, number, first=numbers[0] is args[0])
+
+
+def _arguments(step: Step) -> list[Any]:
+    """The tensors that a step reads: of attention query, value and key, always all three, whatever else it is given."""
+    tensors = list(step.node.input_tensors)
+    if "MultiHeadAttention" not in keras_classes(step.operation):
+        return tensors
+    args, kwargs = step.node.arguments.args, step.node.arguments.kwargs
+    given = {**dict(zip(("query", "value", "key"), args, strict=False)), **kwargs}
+    query, value, key = given.get("query"), given.get("value"), given.get("key")
+    key = value if key is None else key
+    known = all(isinstance(t, keras.KerasTensor) for t in (query, value, key))
+    return [query, value, key] if known else tensors
+
+
+def _own_dense(step: Step, data: Sequence[int], held: Sequence[Weight]) -> Dense | None:
+    """`x @ w` with a variable w of a user's layer: a dense layer."""
+    args = step.node.arguments.args
+    if keras_class(step.operation) not in ("Matmul", "Dot") or len(data) != 1 or len(args) != 2 or len(held) != 1:
+        return None
+    first = isinstance(args[0], keras.KerasTensor) and step.bound.get(id(args[0])) == data[0]
+    if not first or len(held[0].shape) != 2 or tuple(args[1].shape) != held[0].shape:
+        return None
+    return Dense(channels=held[0].shape[0], units=held[0].shape[1], bias=Presence.NONE)
 
 
 def facts_of(operation: keras.Operation, sizes: Ints | None) -> Facts | None:

@@ -24,7 +24,8 @@ class Weight:
     slot: what it is to the unit ("weight", "running_mean"; "kernel", "moving_mean"). name: in PyTorch the state-dict
     name; in Keras the layer's path and the slot. trainable: a parameter, or a trainable variable. derived: the unit
     computes with something made of it (a standardised kernel), not with itself. handle: Keras' variable. pieces: where
-    it is not a whole tensor of PyTorch's: the parts of tensors that it is, one below the other.
+    it is not a whole tensor of PyTorch's: the parts of tensors that it is, one below the other. role: the slot that it
+    fills, where a function of the user's own computes with it under another name.
     """
 
     slot: str
@@ -34,6 +35,12 @@ class Weight:
     derived: bool = False
     handle: Any = field(default=None, compare=False, repr=False)
     pieces: tuple[Piece, ...] = ()
+    role: str = ""
+
+    @property
+    def end(self) -> str:
+        """The last part of the slot that it fills: "kernel" for "query/kernel"."""
+        return (self.role or self.slot).rsplit("/", 1)[-1]
 
     @property
     def size(self) -> int:
@@ -55,6 +62,7 @@ class Unit:
     with the same weights (sizes in an order of neither framework). inputs: numbers of the values it reads, in order;
     outputs: of those it makes. path, call: the module or the operation, and which of its calls. text: for people.
     operations: Keras' operations, paddings first; module: PyTorch's. absorbed: units that became part of this one.
+    function: name of the function that computes with weights of its own ("add", "mul"), where there is no layer.
     """
 
     index: int
@@ -70,6 +78,7 @@ class Unit:
     module: Any = field(default=None, compare=False, repr=False)
     operations: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     absorbed: tuple[Unit, ...] = ()
+    function: str = ""
 
     @property
     def elements(self) -> int:
@@ -78,7 +87,7 @@ class Unit:
 
     def weight(self, slot: str) -> Weight | None:
         """The weight in that slot, if there is one."""
-        return next((w for w in self.weights if w.slot == slot), None)
+        return next((w for w in self.weights if (w.role or w.slot) == slot), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

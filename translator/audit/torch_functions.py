@@ -67,20 +67,33 @@ def function_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Map
 
 
 _SCALAR_STEPS = {
-    "add": "add", "add_": "add", "mul": "mul", "mul_": "mul", "multiply": "mul", "sub": "sub", "sub_": "sub",
-    "div": "div", "div_": "div", "true_divide": "div",
+    "add": "add", "radd": "add", "mul": "mul", "rmul": "mul", "multiply": "mul", "sub": "sub", "subtract": "sub",
+    "rsub": "rsub", "div": "div", "true_divide": "div", "rdiv": "rdiv", "rtruediv": "rdiv", "pow": "pow",
 }  # fmt: skip
+_POWERS = {"square": 2.0, "sqrt": 0.5, "reciprocal": -1.0, "rsqrt": -0.5}
 
 
 def scalar_step(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, float] | None:
     """The arithmetic of one tensor with one number, such as ("mul", 0.5); None for anything else."""
-    name = _SCALAR_STEPS.get(getattr(function, "__name__", ""))
-    if name is None or len(args) != 2:
+    name = getattr(function, "__name__", "").strip("_")
+    if len(args) == 1 and name in _POWERS:
+        return "pow", _POWERS[name]
+    if len(args) == 1 and name in ("neg", "negative"):
+        return "mul", -1.0
+    step = _SCALAR_STEPS.get(name)
+    if step is None or len(args) != 2:
         return None
     numbers = [a for a in args if isinstance(a, int | float) and not isinstance(a, bool)]
-    if len(numbers) != 1 or (name in ("sub", "div") and numbers[0] is args[0]):
-        return None
-    return ("add", -float(numbers[0])) if name == "sub" else (name, float(numbers[0]))
+    return turned(step, float(numbers[0]), first=numbers[0] is args[0]) if len(numbers) == 1 else None
+
+
+def turned(step: str, number: float, *, first: bool) -> tuple[str, float] | None:
+    """A step with its number in second place; `first`: it stood in first place. None where there is no such step."""
+    if step == "sub":
+        return ("rsub", number) if first else ("add", -number)
+    if step == "div" and first:
+        return "rdiv", number
+    return None if step == "pow" and first else (step, number)
 
 
 def _is_plain(function: Callable[..., Any]) -> bool:

@@ -119,6 +119,7 @@ class _Tracer(TorchFunctionMode):
         self.values: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.made_of: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.open: list[tuple[Key, tuple[int | None, ...]]] = []
+        self.fed: dict[Key, tuple[str, ...]] = {}
         self.atomic: Key | None = None
 
     def begin(self, inputs: Iterable[torch.Tensor]) -> None:
@@ -148,7 +149,7 @@ class _Tracer(TorchFunctionMode):
         if outputs:
             if getattr(func, "__name__", "").endswith("_"):
                 self._forget(outputs)  # in place: another value in the same tensor
-            self._function(call, read, weights, outputs)
+            self._function(call, read, weights, outputs, _name(func))
             self._scalar(func, args, outputs)
         if again is not None:
             self._remember(again, outputs)
@@ -158,6 +159,8 @@ class _Tracer(TorchFunctionMode):
         """A module call begins: one that can be described as a whole is not looked into."""
         if self.atomic is None:
             self.open.append((event.key, tuple(self.number(t) for t in event.inputs)))
+            if weights := self._weights(event.inputs):
+                self.fed[event.key] = tuple(name for group in weights.values() for name in group)
             if is_atomic(event.module):
                 self.atomic = event.key
         return False
@@ -226,6 +229,7 @@ class _Tracer(TorchFunctionMode):
         read: list[int],
         weights: dict[int, tuple[str, ...]],
         outputs: list[torch.Tensor],
+        name: str,
     ) -> None:
         if not read:
             names = tuple(dict.fromkeys(name for group in weights.values() for name in group))
@@ -235,21 +239,22 @@ class _Tracer(TorchFunctionMode):
             return
         several = len(set(read)) > 1 or (len(read) > 1 and call is not None)
         if call is None or (call.facts is None and not several and not weights):
-            self._moved(read, weights, outputs)
+            self._moved(read, weights, outputs, name)
             return
         held = self._held(call, weights)
         kind, signature = call.kind, call.signature
         if call.facts is None and held:
             kind, signature = ("constant", ()) if not several else (kind, ())
             signature = tuple(w.size for w in held)
-        self._add(kind, signature, read, outputs, call=call, weights=held)
+        self._add(kind, signature, read, outputs, call=call, weights=held, name=name)
 
-    def _moved(self, read: list[int], weights: dict[int, tuple[str, ...]], outputs: list[torch.Tensor]) -> None:
+    def _moved(
+        self, read: list[int], weights: dict[int, tuple[str, ...]], outputs: list[torch.Tensor], name: str
+    ) -> None:
         """What only moves elements, or computes with one tensor and constants: edges run past it."""
         sources = tuple(dict.fromkeys(read))
-        if weights:
-            held = self._named(weights)
-            self._add("constant", tuple(w.size for w in held), read, outputs, call=None, weights=held)
+        if held := self._named(weights):
+            self._add("constant", tuple(w.size for w in held), read, outputs, call=None, weights=held, name=name)
             return
         for tensor in outputs:
             if self.number(tensor) in sources and tensor.shape == self.shapes[sources[0]] and len(sources) == 1:
@@ -265,7 +270,7 @@ class _Tracer(TorchFunctionMode):
 
     def _named(self, weights: dict[int, tuple[str, ...]]) -> tuple[Weight, ...]:
         names = dict.fromkeys(name for group in weights.values() for name in group)
-        return tuple(self._weight("value", name) for name in names)
+        return tuple(self._weight("value", n) for n in names if find(self.root, n).is_floating_point())
 
     def _weight(self, slot: str, name: str, *, derived: bool = False) -> Weight:
         tensor = find(self.root, name)
@@ -276,6 +281,8 @@ class _Tracer(TorchFunctionMode):
         shape = self.shapes[inputs[0]] if inputs else None
         facts = torch_facts(event.module, shape)
         known = kind_and_signature(facts) if facts is not None else None
+        if not inputs and self._made_of_weights(event, outputs):
+            return
         if known is None or not inputs:
             sources = tuple(dict.fromkeys(inputs))
             for place, tensor in enumerate(outputs):
@@ -295,19 +302,20 @@ class _Tracer(TorchFunctionMode):
         made = tuple(self._new(t) for t in outputs)
         self.units.append(
             Unit(
-                index=len(self.units),
-                kind=known[0],
-                signature=known[1],
-                path=event.path,
-                call=event.call,
-                text=torch_class(event.module),
-                inputs=tuple(inputs),
-                outputs=made,
-                facts=facts,
-                weights=tuple(held),
+                index=len(self.units), kind=known[0], signature=known[1], path=event.path, call=event.call,
+                text=torch_class(event.module), inputs=tuple(inputs), outputs=made, facts=facts, weights=tuple(held),
                 module=event.module,
             )
-        )
+        )  # fmt: skip
+
+    def _made_of_weights(self, event: ModuleEvent, outputs: list[torch.Tensor]) -> bool:
+        """A module that reads nothing of the model's inputs (a table looked up at 0, 1, 2 …) gives something made of
+        its weights, and of those that its arguments were made of."""
+        names = [self.names[id(t)] for t in event.module.parameters() if id(t) in self.names]
+        names += self.fed.pop(event.key, ())
+        for tensor in outputs if names else ():
+            self.made_of[tensor] = tuple(dict.fromkeys(names))
+        return bool(names)
 
     def _stack(
         self, event: ModuleEvent, facts: Recurrent, inputs: list[int], outputs: list[torch.Tensor], held: list[Weight]
@@ -325,19 +333,11 @@ class _Tracer(TorchFunctionMode):
             kind, signature = kind_and_signature(one) or ("rnn", ())
             self.units.append(
                 Unit(
-                    index=len(self.units),
-                    kind=kind,
-                    signature=signature,
-                    path=event.path,
-                    call=event.call,
-                    text=f"{torch_class(event.module)} layer {layer}",
-                    inputs=read,
-                    outputs=out,
-                    facts=one,
-                    weights=own,
+                    index=len(self.units), kind=kind, signature=signature, path=event.path, call=event.call,
+                    text=f"{torch_class(event.module)} layer {layer}", inputs=read, outputs=out, facts=one, weights=own,
                     module=event.module,
                 )
-            )
+            )  # fmt: skip
             read = out
 
     def _add(
@@ -349,9 +349,11 @@ class _Tracer(TorchFunctionMode):
         *,
         call: FunctionCall | None,
         weights: tuple[Weight, ...],
+        name: str,
     ) -> None:
         path, number = self.open[-1][0] if self.open else ("", 0)
         made = tuple(self._new(t) for t in outputs)
+        read = read[:3] if kind == "attend" else read  # a mask has no layer of its own: the numbers judge it
         self.units.append(
             Unit(
                 index=len(self.units),
@@ -364,8 +366,14 @@ class _Tracer(TorchFunctionMode):
                 outputs=made,
                 facts=call.facts if call else None,
                 weights=weights,
+                function=name,
             )
         )
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """`add` for add, add_ and __add__."""
+    return str(getattr(function, "__name__", "")).strip("_")
 
 
 def is_atomic(module: nn.Module) -> bool:

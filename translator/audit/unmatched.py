@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from translator.audit.align import Alignment
 from translator.audit.network import Network, Unit
@@ -48,7 +49,9 @@ def _does_nothing(unit: Unit) -> bool:
 
 
 def _needed(network: Network) -> set[int]:
-    """Units that the network's outputs depend on."""
+    """Units that the network's outputs depend on, dropouts among them."""
+    dropouts = {v for u in network.units if isinstance(u.facts, Dropout) for v in u.outputs}
+    network = replace(network, past={v: sources for v, sources in network.past.items() if v not in dropouts})
     made, wiring = network.producers(), network.wiring()
     found: set[int] = set()
     stack = [made[s] for value in network.outputs for s in network.sources(value) if s in made]
@@ -87,12 +90,12 @@ def _extra(unit: Unit, network: Network) -> Difference:
     if isinstance(facts, Dropout):
         return Difference(
             kind="dropout", layers=(name,), torch="none", keras=f"{facts.rate:g}", effect=Effect.TRAINING,
-            fix=f"without {name}",
+            fix="take the layer out",
         )  # fmt: skip
     if isinstance(facts, Preprocessing):
         return Difference(
             kind="preprocessing", layers=(name,), torch="none", keras=f"{facts.name}({facts.settings})",
-            effect=Effect.INFERENCE, fix=f"without {name}, or feed PyTorch what it makes",
+            effect=Effect.INFERENCE, fix="take the layer out, or feed PyTorch what it makes",
         )  # fmt: skip
     if is_head(unit, network) and isinstance(facts, Activation):
         fix = "activation=None, and from_logits=True in the loss"
@@ -100,7 +103,7 @@ def _extra(unit: Unit, network: Network) -> Difference:
             kind="head", layers=(name,), torch="logits", keras=facts.text(), effect=Effect.INFERENCE, fix=fix
         )
     kind = "extra-activation" if isinstance(facts, Activation) else "extra-layer"
-    fix = "activation=None" if unit.text.startswith("activation of") else f"without {name}"
+    fix = "activation=None" if unit.text.startswith("activation of") else "take the layer out"
     return Difference(kind=kind, layers=(name,), torch="none", keras=what(unit), effect=Effect.INFERENCE, fix=fix)
 
 

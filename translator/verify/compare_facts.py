@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from translator.verdict import Effect
+from translator.verify.activation_numbers import same_function
 from translator.verify.facts import (
     Activation,
     Attention,
@@ -205,6 +206,8 @@ def _norm(want: Norm, got: Norm, layer: str, _: bool) -> Findings:
     yield from _setting("normalisation", want.kind, got.kind, Effect.INFERENCE)
     if want.kind != got.kind:
         return
+    trained = want.trains_as or want.kind, got.trains_as or got.kind
+    yield from _setting("normalisation", *trained, Effect.TRAINING, detail="in training")
     fix = f"{layer}(epsilon={want.epsilon!r})"
     yield from _setting("epsilon", want.epsilon, got.epsilon, Effect.INFERENCE, fix)
     yield from _setting("groups", want.groups, got.groups, Effect.INFERENCE, f"{layer}(groups={want.groups})")
@@ -239,6 +242,9 @@ def _activation(want: Activation, got: Activation, layer: str, _: bool) -> Findi
     a, b = dict(want.settings), dict(got.settings)
     numbers = [(a[k], b[k]) for k in a if k in b]
     same = want.name == got.name and a.keys() == b.keys() and all(_equal(x, y) for x, y in numbers)
+    if not same:
+        told = same_function(want, got)  # celu(1) is elu(1), and a lambda may be anything
+        same = told or (told is None and got.function is not None)  # what can't be asked is left to the judge
     if not same:
         fix = f"{layer}: {want.text()}"
         yield Finding(kind="activation", torch=want.text(), keras=got.text(), effect=Effect.INFERENCE, fix=fix)
@@ -308,6 +314,9 @@ def _recurrent(want: Recurrent, got: Recurrent, layer: str, _: bool) -> Findings
     yield from _setting("units", want.units, got.units, Effect.INFERENCE, f"{layer}({want.units})")
     yield from _setting("bidirectional", want.bidirectional, got.bidirectional, Effect.INFERENCE)
     yield from _setting("activation", want.activation, got.activation, Effect.INFERENCE)
+    if want.cell == got.cell:
+        fix = f'{layer}(recurrent_activation="{want.gate}")'
+        yield from _setting("gate-activation", want.gate, got.gate, Effect.INFERENCE, fix)
     yield from _setting("dropout", want.dropout, got.dropout, Effect.TRAINING)
     if want.cell == got.cell == "gru":
         fix = f"{layer}(reset_after=True)"

@@ -7,9 +7,10 @@ Nothing here imports a framework.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 Ints = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -81,6 +82,7 @@ class Norm:
     """A normalisation. kind: batch, layer, rms, group or instance. momentum: None without statistics, -1 cumulative.
 
     groups: of a group norm (instance: one per channel). normalised: number of elements of scale and centre.
+    trains_as: the kind that it is in training, where that is another one.
     """
 
     kind: str
@@ -91,14 +93,19 @@ class Norm:
     momentum: float | None = None
     statistics: bool = False
     groups: int = 0
+    trains_as: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """An element-wise function or softmax by its name, with its settings in alphabetical order."""
+    """An element-wise function or softmax by its name, with its settings in alphabetical order.
+
+    function: of the user's own, where neither its name nor its numbers say which one it is.
+    """
 
     name: str
     settings: tuple[tuple[str, float | int | bool | str], ...] = ()
+    function: Callable[[Any], Any] | None = field(default=None, compare=False, repr=False)
 
     def text(self) -> str:
         """`leaky_relu(negative_slope=0.01)`; "none" for the identity."""
@@ -140,7 +147,10 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recurrent:
-    """A recurrent layer. cell: lstm, gru or rnn. biases: vectors per cell, 0, 1 or 2. dropout: between or in cells."""
+    """A recurrent layer. cell: lstm, gru or rnn. biases: vectors per cell, 0, 1 or 2. dropout: between or in cells.
+
+    gate: the activation of the gates; "" for a cell without any.
+    """
 
     cell: str
     units: int
@@ -150,6 +160,7 @@ class Recurrent:
     dropout: float = 0.0
     reset_after: bool | None = None
     activation: str = "tanh"
+    gate: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

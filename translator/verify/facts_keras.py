@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from translator.verify.facts import (
@@ -279,6 +280,7 @@ def _recurrent(op: Any, _: Ints | None) -> Recurrent:
         dropout=float(op.dropout),
         reset_after=after,
         activation=activation_of(op.activation).name,
+        gate=activation_of(op.recurrent_activation).name if cell != "rnn" else "",
     )
 
 
@@ -287,10 +289,7 @@ def _bidirectional(op: Any, sizes: Ints | None) -> Recurrent | None:
     inner = keras_facts(op.forward_layer, sizes)
     if not isinstance(inner, Recurrent):
         return None
-    return Recurrent(
-        cell=inner.cell, units=inner.units, layers=1, bidirectional=True, biases=inner.biases, dropout=inner.dropout,
-        reset_after=inner.reset_after, activation=inner.activation,
-    )  # fmt: skip
+    return replace(inner, bidirectional=True)
 
 
 @describes("MultiHeadAttention")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 
+from translator.verify.activation_numbers import identified
 from translator.verify.facts import Activation, Ints, clip
-from translator.verify.keras_kinds import describes, keras_class, size_of
+from translator.verify.keras_kinds import TABLE, describes, keras_class, keras_classes, size_of
 
 _FUNCTIONS = {
     "relu": "relu", "Relu": "relu", "silu": "silu", "swish": "silu", "Silu": "silu", "sigmoid": "sigmoid",
@@ -16,14 +18,14 @@ _FUNCTIONS = {
     "HardSigmoid": "hard_sigmoid",
     "hard_silu": "hard_silu", "hard_swish": "hard_silu", "HardSilu": "hard_silu", "log_sigmoid": "log_sigmoid",
     "LogSigmoid": "log_sigmoid", "tanh_shrink": "tanh_shrink", "TanhShrink": "tanh_shrink", "softmax": "softmax",
-    "log_softmax": "log_softmax", "linear": "linear", "exponential": "exponential",
+    "log_softmax": "log_softmax", "linear": "linear", "exponential": "exponential", "Exp": "exponential",
 }  # fmt: skip
 
-_DEFAULTS: dict[str, tuple[tuple[str, float], ...]] = {
-    "leaky_relu": (("negative_slope", 0.2),), "elu": (("alpha", 1.0),), "celu": (("alpha", 1.0),),
-    "hard_shrink": (("threshold", 0.5),), "soft_shrink": (("threshold", 0.5),), "softplus": (("beta", 1.0),),
-    "gelu": (("approximate", False),),
+_SET: dict[str, tuple[str, ...]] = {
+    "leaky_relu": ("negative_slope",), "elu": ("alpha",), "celu": ("alpha",), "hard_shrink": ("threshold",),
+    "soft_shrink": ("threshold",), "gelu": ("approximate",),
 }  # fmt: skip
+_FIXED = {"relu6": clip(0.0, 6.0), "hard_tanh": clip(-1.0, 1.0)}
 
 _OPERATIONS = {
     "LeakyRelu": ("leaky_relu", ("negative_slope",)), "Elu": ("elu", ("alpha",)), "Celu": ("celu", ("alpha",)),
@@ -33,15 +35,21 @@ _OPERATIONS = {
 
 
 def activation_of(function: Any) -> Activation:
-    """An activation function of Keras by its name, with the defaults it is called with."""
+    """An activation function of Keras by its name, with the defaults it is called with; any other by its numbers."""
     name = getattr(function, "__name__", type(function).__name__)
-    if name == "relu6":
-        return clip(0.0, 6.0)
-    if name == "hard_tanh":
-        return clip(-1.0, 1.0)
-    if name in _DEFAULTS:
-        return Activation(name=name, settings=_DEFAULTS[name])
-    return Activation(name=_FUNCTIONS.get(name, name))
+    if keras_classes(function):
+        described = next((TABLE[c](function, None) for c in keras_classes(function) if c in TABLE), None)
+        if isinstance(described, Activation):
+            return described
+    elif str(getattr(function, "__module__", "")).split(".")[0] in ("keras", "tf_keras"):
+        if name in _SET:
+            defaults = inspect.signature(function).parameters
+            return Activation(name=name, settings=tuple((key, defaults[key].default) for key in _SET[name]))
+        if name == "softplus":
+            return Activation(name=name, settings=(("beta", 1.0),))
+        if name in _FIXED or name in _FUNCTIONS:
+            return _FIXED.get(name) or Activation(name=_FUNCTIONS[name])
+    return identified(function) or Activation(name=name, function=function)
 
 
 @describes(*(name for name in _FUNCTIONS if name[0].isupper()))

@@ -148,6 +148,11 @@ def _batch_norm(m: Any, _: Ints | None) -> Norm:
 def _instance_norm(m: Any, _: Ints | None) -> Norm:
     scale, centre = presence(m.weight, 1.0), presence(m.bias, 0.0)
     channels = int(m.num_features)
+    if m.track_running_stats:  # then evaluation is that of a BatchNorm
+        return Norm(
+            kind="batch", epsilon=float(m.eps), scale=scale, centre=centre, normalised=channels, statistics=True,
+            trains_as="instance",
+        )  # fmt: skip
     return Norm(kind="instance", epsilon=float(m.eps), scale=scale, centre=centre, normalised=channels, groups=channels)
 
 
@@ -239,6 +244,7 @@ def _recurrent(m: Any, _: Ints | None) -> Recurrent:
         dropout=float(m.dropout) if m.num_layers > 1 else 0.0,
         reset_after=True if cell == "gru" else None,
         activation="relu" if m.mode == "RNN_RELU" else "tanh",
+        gate="sigmoid" if cell != "rnn" else "",
     )
 
 

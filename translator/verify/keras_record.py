@@ -20,8 +20,10 @@ from keras.src.ops.operation import Operation
 from translator.claims import KerasValue
 from translator.errors import UnsupportedError
 from translator.types import Shape
+from translator.verify.facts_keras import keras_facts
 from translator.verify.keras_graph import INPUT, KerasGraph, expand, functional, graph_of
 
+_LAMBDA = "keras.src.layers.core.lambda_layer"
 _CALL_ERRORS = (TypeError, ValueError, AttributeError, NotImplementedError, KeyError, IndexError, RuntimeError)
 
 
@@ -43,10 +45,14 @@ def graph_of_any(model: keras.Model, input_shapes: Sequence[Shape] = ()) -> Kera
 
 
 def is_composite(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is put together of others by code of the user's (or of a library's) own."""
-    if functional(layer) is not None:
+    """Whether a layer computes by code of the user's (or of a library's) own, which is to be followed.
+
+    A class that derives from a layer that can be described (a Conv2D that standardises its kernel) is taken whole.
+    """
+    home = type(layer).call.__module__
+    if functional(layer) is not None or (home.startswith("keras.") and home != _LAMBDA):
         return False
-    return bool(layer._layers) and not type(layer).call.__module__.startswith("keras.")
+    return bool(layer._layers) or home == _LAMBDA or keras_facts(layer) is None
 
 
 def _inner(model: keras.Model) -> Iterator[keras.layers.Layer]:
