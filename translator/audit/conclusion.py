@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import keras
@@ -37,7 +37,7 @@ def conclude(
     balance = balance_of(alignment, module, model)
     named = explain(alignment, balance, initialisers=initialisers, weights_moved=moved, beyond=beyond)
     named += grouped(weight_differences(weighed))
-    named += _unexplained(found, named)
+    named += _unexplained(found, named, alignment)
     absorbed = {a.path for u in alignment.left.units for a in u.absorbed}
     merged = [d for d in found.differences if d.kind == "merged" and absorbed.intersection(d.layers)]
     return replace(
@@ -50,11 +50,13 @@ def conclude(
     )
 
 
-def _unexplained(found: Report, named: Sequence[Difference]) -> list[Difference]:
+def _unexplained(found: Report, named: Sequence[Difference], alignment: Alignment) -> list[Difference]:
     """What the judge found wrong in layers of which no named difference changes the function."""
     explained = {layer for d in named if d.changes_function for layer in d.layers}
     if explained:
         explained.add("(model)")  # what comes out differs because of what is named
+    explained |= _fed_otherwise(found, alignment, explained)
+    tied = {layer for d in named if d.kind == "tied-weights" for layer in d.layers}
     rest = []
     wrong = {row.torch for row in found.layers if not row.ok}
     for difference in found.differences:
@@ -65,9 +67,30 @@ def _unexplained(found: Report, named: Sequence[Difference]) -> list[Difference]
             continue  # what is wrong in one layer goes on through all that follow
         if difference.kind in ("uncovered", "ledger") and any(d.changes_function for d in named):
             layers = tuple(layer for layer in layers if layer in wrong)
+        if difference.kind == "ledger":
+            layers = tuple(layer for layer in layers if layer not in tied)
         if layers:
             rest.append(replace(difference, layers=layers))
     return rest
+
+
+def _fed_otherwise(found: Report, alignment: Alignment, explained: Collection[str]) -> set[str]:
+    """Layers that are right, and are wrong only in what they read: right behind a function that a named difference
+    speaks of, or that only one side has."""
+    suspects = {row.torch for row in found.layers if not row.ok and row.note.startswith("its input")}
+    paired = {p.torch.index for p in alignment.pairs}, {p.keras.index for p in alignment.pairs}
+    rows = alignment.left.wiring(), alignment.right.wiring()
+    units = alignment.left.units, alignment.right.units
+    fed = set()
+    for pair in alignment.pairs if suspects else ():
+        if layer_name(pair.torch) not in suspects:
+            continue
+        for side, unit in enumerate((pair.torch, pair.keras)):
+            sources = [s for s in rows[side][unit.index] if s >= 0]
+            odd = any(s not in paired[side] for s in sources)
+            if odd or any(units[side][s].module is None and layer_name(units[side][s]) in explained for s in sources):
+                fed.add(layer_name(pair.torch))
+    return fed if explained else set()
 
 
 def _in_order(differences: Sequence[Difference], alignment: Alignment) -> list[Difference]:
@@ -104,7 +127,10 @@ def _checks(
         detail = f"{len(wrong):,} of {len(weighed):,} variables hold other numbers" if wrong else ""
         checks.append(Check(name="weights", ok=not wrong, subjects=len(weighed), detail=detail))
     tied = any(d.kind == "tied-weights" for d in named)
+    folded = any(d.kind == "bn-folded" for d in named)
     for check in found.checks:
+        if folded and check.name.startswith("BatchNorms kept"):
+            continue  # it is a difference with a name, and was there before anybody could ask for it
         if check.name == "ledger" and (tied or not check.ok):
             # The balance above is the ledger of a pair that nobody translated: its gaps have names.
             names = [d for d in found.differences if d.kind == "ledger"]

@@ -104,6 +104,8 @@ def _against(
         yield from _lost_dropout(want)
     elif len(partners) == 1:
         op, facts = partners[0]
+        if isinstance(want, Conv | Dense) and isinstance(facts, Conv | Dense) and _adds(operations):
+            facts = replace(facts, bias=want.bias)
         yield from compare(want, facts, layer=keras_class(op), nonnegative=nonnegative)
     elif not partners and isinstance(want, Activation):
         yield from _inner(want, operations)
@@ -112,6 +114,11 @@ def _against(
         yield Finding(kind="kind", torch=kind_text(want), keras=keras, effect=Effect.INFERENCE)
     elif isinstance(want, Recurrent) and partners:
         yield from _stacked(want, partners)
+
+
+def _adds(operations: Sequence[keras.Operation]) -> bool:
+    """Whether a function adds something to what a layer made: perhaps its bias, which the numbers tell."""
+    return any(keras_class(op) == "Add" and not getattr(op, "weights", ()) for op in operations)
 
 
 def _without_padding(operations: Sequence[keras.Operation]) -> int:
