@@ -98,7 +98,7 @@ def _against(
     partners = [(op, facts) for op, facts in described if _comparable(want, facts)]
     if isinstance(want, _FUNCTIONS) and partners and len(partners) < _without_padding(operations):
         return
-    if isinstance(want, Conv) and any(keras_class(op) in _PICKING for op in operations):
+    if isinstance(want, Conv | Pool) and any(map(_elsewhere, operations)):
         return
     if isinstance(want, Dropout) and not partners:
         yield from _lost_dropout(want)
@@ -114,6 +114,11 @@ def _against(
         yield Finding(kind="kind", torch=kind_text(want), keras=keras, effect=Effect.INFERENCE)
     elif isinstance(want, Recurrent) and partners:
         yield from _stacked(want, partners)
+
+
+def _elsewhere(op: keras.Operation) -> bool:
+    """Whether an operation picks or pads elements so that a window's own setting no longer tells which it reads."""
+    return keras_class(op) in _PICKING or (keras_class(op) == "Pad" and keras_facts(op) is None)
 
 
 def _adds(operations: Sequence[keras.Operation]) -> bool:
