@@ -217,7 +217,7 @@ def _several(table: Sequence[tuple[Sequence[str], Mapped]], untrained: Sequence[
     notes = [note for _, mapped in table for note in mapped.notes]
     if untrained:
         optimizers[_any_of(untrained)] = keras.optimizers.SGD(0.0)
-        notes.append(f"{len(untrained)} variables whose parameters stand in no group get a learning rate of 0")
+        notes.append(f"{len(untrained)} variables whose parameters stand in no group, or are frozen, get a rate of 0")
     (_, first) = table[0]
     return Mapped(
         keras=keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(first.keras, optimizers)),

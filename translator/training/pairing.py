@@ -166,11 +166,11 @@ def _slots(graph: KerasGraph, claims: Claims) -> dict[str, Any]:
 def group_variables(
     optimizer: torch.optim.Optimizer, module: nn.Module, links: Sequence[Link]
 ) -> tuple[list[list[str]], list[str]]:
-    """For each parameter group the paths of its Keras variables; and the trainable variables of no group.
+    """For each parameter group the paths of its Keras variables; and the trainable variables of no group, or frozen.
 
     Raises InputError where one Keras variable holds parameters of several groups.
     """
-    names = {id(p): name for name, p in module.named_parameters()}
+    names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
     group_of = {names[id(p)]: i for i, g in enumerate(optimizer.param_groups) for p in g["params"] if id(p) in names}
     groups: list[list[str]] = [[] for _ in optimizer.param_groups]
     none: list[str] = []
