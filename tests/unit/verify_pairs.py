@@ -17,9 +17,10 @@ from torch import nn
 
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.types import Layout
-from translator.verdict import Report
+from translator.verdict import Report, Verdict
 from translator.verify.proof import ProofOptions, Subject, prove
 
+PLAIN2, PLAIN3 = Layout.identity(2), Layout.identity(3)
 NHWC = Layout.channels_last(4)
 State = Mapping[str, np.ndarray]
 Make = Callable[..., np.ndarray]
@@ -260,3 +261,17 @@ def residual_pair(rng: np.random.Generator, settings: Settings = Settings(), *, 
         outputs=(value("fc", plain),), modules=modules,
     )  # fmt: skip
     return pair.load_own()
+
+
+def dense(layer: str, module: str) -> list[Weight]:
+    return [
+        Weight(layer=layer, variable="kernel", tensors=(f"{module}.weight",), make=lambda w: w.T),
+        Weight(layer=layer, variable="bias", tensors=(f"{module}.bias",), make=lambda b: b),
+    ]
+
+
+def accepted(report: Report) -> bool:
+    wrong = [c for c in report.checks if not c.ok]
+    assert report.verdict is not Verdict.DIFFERENT, (wrong, report.differences)
+    assert report.first_wrong == ""
+    return True
