@@ -81,8 +81,8 @@ def unused_parameters(
 ) -> list[str]:
     """Those of the named parameters and buffers that the outputs in evaluation mode don't depend on (auxiliary heads).
 
-    No gradient reaches a parameter, a buffer's module is never called, and other numbers in their place change no bit
-    of the outputs.
+    No gradient reaches a parameter, and other numbers in the place of all of them change no bit of the outputs, also
+    where no factor is zero.
     """
     if not names:
         return []
@@ -90,24 +90,36 @@ def unused_parameters(
     parameters = {name: t for name, t in tensors.items() if isinstance(t, nn.Parameter)}
     calls = _Calls()
     run(module, args, kwargs, calls)
-    idle = [n for n in tensors if n not in parameters and n.rpartition(".")[0] not in calls.paths]
+    buffers = [n for n in tensors if n not in parameters and tensors[n].is_floating_point()]
+    idle = [n for n in buffers if n.rpartition(".")[0] not in calls.paths]
     without_gradient = _unreached(module, args, kwargs, parameters) if parameters else []
-    unreached = [n for n in (*without_gradient, *idle) if tensors[n].is_floating_point()]
-    if not unreached:
-        return []
-    own = {name: tensors[name].detach().clone() for name in unreached}
+    for names_tried in dict.fromkeys(((*without_gradient, *buffers), (*without_gradient, *idle))):
+        unreached = [n for n in names_tried if tensors[n].is_floating_point()]
+        if unreached and _same_without(module, args, kwargs, {n: tensors[n] for n in unreached}):
+            return unreached
+    return []
+
+
+def _same_without(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> bool:
+    """Whether the outputs stay the same, bit for bit, with other numbers in these tensors."""
+    zeros: list[torch.Tensor] = [p for p in module.parameters() if p.is_floating_point() and bool((p == 0).any())]
+    own = [(tensor, tensor.detach().clone()) for tensor in (*tensors.values(), *zeros)]
     rng = np.random.default_rng(0)
     with evaluating(module):
-        before = outputs_of(module, args, kwargs)
         try:
-            for name in unreached:
-                numbers = torch.from_numpy(rng.standard_normal(tuple(tensors[name].shape), dtype=np.float32))
-                tensors[name].data.copy_(numbers)
+            for tensor in zeros:  # a scale of zero would hide what stands before it
+                tensor.data.masked_fill_(tensor == 0, 0.5)
+            before = outputs_of(module, args, kwargs)
+            for tensor in tensors.values():
+                numbers = torch.from_numpy(rng.standard_normal(tuple(tensor.shape), dtype=np.float32))
+                tensor.data.copy_(numbers)
             after = outputs_of(module, args, kwargs)
         finally:
-            for name, value in own.items():
-                tensors[name].data.copy_(value)
-    return unreached if _identical(before, after) else []
+            for tensor, value in reversed(own):
+                tensor.data.copy_(value)
+    return _identical(before, after)
 
 
 def _unreached(
