@@ -189,6 +189,18 @@ class Text(nn.Module):
         return x
 
 
+class Automatic(nn.Module):
+    """Layers called as Keras calls operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add, self.einsum_1 = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.einsum_1(self.add(x)) + torch.arange(4.0)
+        return x @ x.mT
+
+
 NETWORKS = {
     "stages": (Stages, ((2, 3, 8, 8),)),
     "functions": (Functions, ((2, 4),)),
@@ -197,6 +209,7 @@ NETWORKS = {
     "dense": (Dense, ((2, 4),)),
     "unet": (UNet, ((2, 3, 8, 8),)),
     "steps": (Steps, ((2, 4),)),
+    "automatic": (Automatic, ((2, 4, 4),)),
     "text": (Text, ((2, 6, 8),)),
 }
 
@@ -312,6 +325,16 @@ def test_arguments_of_operations_at_their_defaults_are_left_out_and_still_compar
     source = checked_source(plans["text"])
     with pytest.raises(InternalError, match="wires layers otherwise"):
         check(source.replace("key, value,", "key, value, is_causal=True,"), plans["text"])
+
+
+def test_names_that_keras_gives_to_operations_do_not_meet_those_of_layers(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["automatic"])
+    assert 'for name in ("add", "einsum", "einsum"):' in source
+    keras.utils.clear_session()
+    built(source)
+    keras.utils.clear_session()
+    with pytest.raises(ValueError, match='"add" is used 2 times'):
+        built(source.replace("keras.backend.get_uid(name)", "pass"))
 
 
 def test_num_classes_and_input_shape_can_be_others(plans: dict[str, Plan]) -> None:

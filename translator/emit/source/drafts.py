@@ -52,7 +52,8 @@ class Draft:
     @property
     def columns(self) -> Iterator[Column]:
         """All of them, in order."""
-        yield from (column for _, column in self.settings)
+        for _, column in self.settings:
+            yield from column.parts or (column,)
         for found in self.constants.values():
             yield from found if isinstance(found, list) else (found,)
         for _, _, columns in self.rows:
@@ -108,7 +109,7 @@ def settings_code(draft: Draft) -> tuple[tuple[str, str], ...]:
         value = next(iter(column.distinct.values()), ABSENT)
         if len(column.distinct) < 2 and is_default(item.head, key, value):
             continue
-        written.append(("" if key in first else key, column.code))
+        written.append(("" if key in first else key, column.whole))
     return tuple(sorted(written, key=lambda pair: pair[0] != ""))
 
 
@@ -147,7 +148,19 @@ def _layer_columns(draft: Draft) -> None:
     for key in sorted(keys, key=lambda k: order.get(k, len(order))):
         default = known.get(key, REQUIRED)
         values = [ABSENT if i is None else i.settings.get(key, default) for i in items]
-        draft.settings.append((key, Column(values=values, key=key, rel=draft.line.some.rel)))
+        column = Column(values=values, key=key, rel=draft.line.some.rel)
+        if len(column.distinct) > 1 and _sizes(column):
+            column.parts = [
+                Column(values=[v[k] if isinstance(v, tuple) else v for v in values], key="size", rel=column.rel)
+                for k in range(len(next(iter(column.distinct.values()))))
+            ]
+        draft.settings.append((key, column))
+
+
+def _sizes(column: Column) -> bool:
+    """Whether its values are tuples of numbers, all as long."""
+    values = list(column.distinct.values())
+    return all(isinstance(v, tuple) and len(v) == len(values[0]) and all(type(n) is int for n in v) for v in values)
 
 
 def _constant_columns(draft: Draft) -> None:

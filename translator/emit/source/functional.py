@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from translator.emit.source.clashes import clashes
 from translator.emit.source.fold import Program
 from translator.emit.source.program import CallStatement, Copy, Function, LayerStatement, OpStatement, Statement
 from translator.emit.source.render import (
@@ -15,7 +16,7 @@ from translator.emit.source.render import (
     returned,
     signature,
 )
-from translator.emit.source.syntax import plain
+from translator.emit.source.syntax import literal, plain
 from translator.emit.source.top import Top
 
 _NESTED = '''def nested(block, *tensors, name, label=None, **settings):
@@ -45,6 +46,10 @@ def _function(function: Function) -> str:
 
 def _build_model(root: Function, top: Top) -> str:
     lines = [f"def build_model({', '.join(top.parameters)}):", INDENT_DOC.format(top.doc)]
+    if names := clashes(top.plan):
+        lines += indented(["# Keras names operations itself; names that layers have are counted as used."])
+        each = [f"for name in {literal(tuple(names))}:", "    keras.backend.get_uid(name)"]
+        lines += indented(each if len(names) > 1 else [f"keras.backend.get_uid({literal(names[0])})"])
     lines += indented(top.inputs(root.inputs))
     lines += indented(_body(root, None))
     lines += indented([f"return keras.Model({top.one(root.inputs)}, {top.outputs(root.returns)}, name={top.name})"])

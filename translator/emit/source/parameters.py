@@ -29,7 +29,7 @@ class Column:
     """One setting, by body (ABSENT where the statement isn't there, FREE where the value makes no difference).
 
     key: its name. rel: of its statement. kind "presence": whether a statement is there; "choice": which of two
-    variables it reads. code, condition: what it becomes.
+    variables it reads. code, condition: what it becomes. parts: of a tuple of numbers that differs, a column for each.
     """
 
     values: list[Any]
@@ -38,6 +38,13 @@ class Column:
     kind: Literal["setting", "presence", "choice"] = "setting"
     code: str = ""
     condition: Condition | None = None
+    parts: list[Column] = field(default_factory=list)
+
+    @property
+    def whole(self) -> str:
+        """Its code, put together of that of its parts."""
+        inner = ", ".join(part.code for part in self.parts)
+        return (f"({inner},)" if len(self.parts) == 1 else f"({inner})") if self.parts else self.code
 
     @property
     def distinct(self) -> dict[str, Any]:
@@ -142,9 +149,6 @@ def _derive(column: Column, bases: Sequence[Base]) -> bool:
         if base.parameter and _family(column.key) == _family(base.key) and (code := _expression(column, base)):
             column.code = code
             return True
-    if code := _tuple(column, bases):
-        column.code = code
-        return True
     if len(column.distinct) == 2 and not _is_size(column):
         (first, one), (second, _) = column.distinct.items()
         wanted = [None if is_open(v) else literal(v) == first for v in column.values]
@@ -177,27 +181,6 @@ def _expression(column: Column, base: Base) -> str:
         if k in _FACTORS and all(v == b // k for v, b in pairs):
             return f"{base.code} // {k}"
     return ""
-
-
-def _tuple(column: Column, bases: Sequence[Base]) -> str:
-    """A tuple of numbers each of which is the same everywhere or follows from a size; "" where one doesn't."""
-    filled = [v for v in column.values if not is_open(v)]
-    if not all(isinstance(v, tuple) and len(v) == len(filled[0]) for v in filled):
-        return ""
-    parts = []
-    for k in range(len(filled[0])):
-        values = [v if is_open(v) else v[k] for v in column.values]
-        one = Column(values=values, key="size", rel=column.rel)
-        sizes = (b for b in bases if b.parameter and _family(b.key) == "size")
-        code = (
-            next(iter(one.distinct))
-            if len(one.distinct) == 1
-            else next((c for b in sizes if (c := _expression(one, b))), "")
-        )
-        if not code:
-            return ""
-        parts.append(code)
-    return f"({', '.join(parts)},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
 def _predicate(wanted: Sequence[bool | None], bases: Sequence[Base]) -> Condition | None:

@@ -202,6 +202,7 @@ class _Recorder:
         keras.__dict__.update(
             layers=Names(lambda cls, args, kwargs: recorder.layer(cls, args, dict(kwargs))),
             ops=Names(lambda op, args, kwargs: recorder.call(("op", op), args, op_settings(op, kwargs))),
+            backend=Names(lambda path, args, kwargs: None),
             saving=Names(lambda path, args, kwargs: lambda made: made),
             Input=self.input,
             Model=_Model,

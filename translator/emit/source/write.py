@@ -92,7 +92,7 @@ def _share(drafts: Sequence[Draft]) -> None:
                 continue
             mine = dict(draft.settings)
             for key, column in other.settings:
-                if key in mine and len({*mine[key].distinct, *column.distinct}) > 1:
+                if key in mine and not mine[key].parts and len({*mine[key].distinct, *column.distinct}) > 1:
                     _join(mine[key], column, one.present)
 
 
