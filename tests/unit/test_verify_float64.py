@@ -68,3 +68,26 @@ def test_layer_computes_in_float64_and_agrees_with_float32(name: str, rng: np.ra
     if name not in ("Dropout", "Embedding"):
         assert not np.array_equal(got.astype("float32"), got)
     assert to_numpy(layer(x)).dtype == np.float32
+
+
+class Creating(nn.Module):
+    """Tensors made in the forward, of numbers that float32 can and can't hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        literal = torch.tensor([0.1, 0.2, 0.3])
+        return x + literal, self.fc(torch.ones(1, 3)), torch.full((2,), 0.1), torch.linspace(0, 0.3, 4), torch.arange(3)
+
+
+def test_what_a_forward_creates_is_of_double_precision_but_literals_stay_the_float32_they_are() -> None:
+    module = Creating()
+    with torch_float64(module), torch.no_grad():
+        added, projected, full, line, whole = module(torch.zeros(1, 3, dtype=torch.float64))
+    assert added.tolist() == torch.tensor([[0.1, 0.2, 0.3]]).double().tolist()
+    assert projected.dtype is torch.float64
+    assert full.tolist() == [0.1, 0.1]
+    assert line.tolist() == torch.linspace(0, 0.3, 4, dtype=torch.float64).tolist()
+    assert whole.dtype is torch.int64

@@ -19,10 +19,13 @@ from translator.verify.exact_tensorflow import exact_activations, exact_pools
 
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _WIDER |= {torch.float16: torch.float64, torch.bfloat16: torch.float64}
-_CREATION = frozenset(
-    getattr(torch, name)
-    for name in ("arange", "zeros", "ones", "full", "empty", "tensor", "linspace", "logspace", "eye", "rand", "randn")
+_COMPUTED = frozenset(
+    getattr(torch, name) for name in ("arange", "zeros", "ones", "full", "linspace", "logspace", "eye")
 )
+"""What makes a tensor out of numbers: in float64 they are those numbers."""
+
+_HELD = frozenset(getattr(torch, name) for name in ("tensor", "as_tensor", "empty", "rand", "randn"))
+"""What holds numbers as float32: they stay these, widened."""
 
 _CONVOLUTIONS = frozenset(getattr(torch, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3))
 
@@ -105,8 +108,11 @@ class _Float64Mode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _CREATION:
-            return func(*args, **kwargs)
+        if func in _COMPUTED or func in _HELD:
+            made = func(*args, **kwargs)
+            if made.dtype is not torch.float32:
+                return made
+            return func(*args, **{**kwargs, "dtype": torch.float64}) if func in _COMPUTED else made.double()
         if func is torch.Tensor.float:
             func = torch.Tensor.double
         args = tuple(torch.float64 if a is torch.float32 else a for a in args)
