@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from keras import layers
+from torch import nn
 
 from tests.unit.verify_pairs import residual_pair
 from translator.verify.keras_graph import graph_of
