@@ -6,7 +6,7 @@ Result:  Conv(x, weight, zeros)                                    Reshape(y, [s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,12 @@ from translator.graph.shapes import infer, product, vague
 from translator.graph.tidy import changes_nothing
 from translator.graph.view import Graph, NodeView, Ports, live
 from translator.types import Origin
+
+RESOLVED = frozenset({
+    "Constant", "ConstantOfShape", "EyeLike", "Shape", "Size", "If", "SplitToSequence", "SequenceConstruct",
+    "SequenceAt", "ConcatFromSequence",
+})  # fmt: skip
+"""Ops that are resolved while the graph is built: no rule ever sees them, or none has to."""
 
 
 def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bool]]) -> Graph:
@@ -43,8 +49,10 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
     for index, node in enumerate(model.graph):
         builder.node(node, index)
     outputs = tuple(builder.resolve(v.name or "") for v in model.graph.outputs)
+    nodes = live(builder.nodes, outputs)
+    _refuse_unshaped(nodes, outputs, builder.shapes)
     return Graph(
-        nodes=live(builder.nodes, outputs),
+        nodes=nodes,
         inputs=tuple(v.name or "" for v in model.graph.inputs),
         outputs=outputs,
         shapes=builder.shapes,
@@ -54,6 +62,14 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
         baked=builder.baked,
         ports=builder.ports(),
     )
+
+
+def _refuse_unshaped(nodes: Sequence[NodeView], outputs: Sequence[str], shapes: Mapping[str, SymShape]) -> None:
+    """Refuse what has a number of axes that only the input's numbers tell."""
+    read = {value for node in nodes for value in node.inputs} | set(outputs)
+    for node in nodes:
+        if any(o in read and o not in shapes for o in node.outputs):
+            raise node.unsupported("the shape is computed at run time", reason="data-dependent-shape")
 
 
 class Builder:
@@ -113,6 +129,8 @@ class Builder:
 
     def node(self, node: ir.Node, index: int) -> None:
         """Sort one node's outputs."""
+        if node.op_type == "If" and self._branch(node):
+            return
         if node.op_type in ("If", "Loop", "Scan"):
             raise _view(node, index).unsupported("control flow in the graph", reason="control-flow")
         for out in node.outputs:
@@ -132,6 +150,30 @@ class Builder:
         made = self._sequence(view)
         if made is not None:
             self.add(made)
+
+    def _branch(self, node: ir.Node) -> bool:
+        """An If whose condition is known is the branch that it takes."""
+        condition = self.constants.get(self.resolve(node.inputs[0].name or "")) if node.inputs[0] else None
+        if condition is None or condition.dtype == object:
+            return False
+        branch = node.attributes["then_branch" if condition.reshape(()).item() else "else_branch"].as_graph()
+        for index, inner in enumerate(branch):
+            inner.meta.setdefault("origin", node.meta.get("origin"))
+            self.node(inner, index)
+        for outer, inner_value in zip(node.outputs, branch.outputs, strict=True):
+            self._same(outer.name or "", self.resolve(inner_value.name or ""))
+        return True
+
+    def _same(self, name: str, value: str) -> None:
+        """Let `name` stand for a value, whatever kind of value that is."""
+        self._alias[name] = value
+        if value in self.constants:
+            self.constants[name] = self.constants[value]
+        if value in self.derived:
+            self.derived[name] = self.derived[value]
+        for table in (self.shapes, self.dtypes):
+            if value in table:
+                table[name] = table[value]  # type: ignore[assignment]
 
     def add(self, view: NodeView) -> None:
         """Resolve a node, or list it."""
@@ -193,7 +235,7 @@ class Builder:
             return None
         if "Sequence" not in view.op or view.op == "ReverseSequence":
             return view
-        parts = self.sequences.get(view.inputs[0])
+        parts = self.sequences.get(view.inputs[0]) if view.inputs else None
         if parts is None:
             raise view.unsupported("a sequence made at run time", reason="sequence-type")
         if view.op == "SequenceAt" and view.inputs[1] in self.constants:
@@ -220,6 +262,8 @@ class Builder:
         return replace(view, op="Split", inputs=(view.inputs[0], name), outputs=parts, attributes={"axis": axis})
 
     def _shape_of(self, view: NodeView) -> bool:
+        if view.op == "EyeLike":
+            return self._eye(view)
         if view.op not in ("Shape", "Size") or view.domain or view.inputs[0] not in self.shapes:
             return False
         dims = list(self.shapes[view.inputs[0]])
@@ -230,6 +274,17 @@ class Builder:
             found = np.array(product(dims), dtype=object)
         known = all(isinstance(d, int) for d in found.reshape(-1))
         self._set(view, (found.astype(np.int64) if known else found,))
+        return True
+
+    def _eye(self, view: NodeView) -> bool:
+        """A matrix with ones on a diagonal depends on the input's shape alone."""
+        rows, columns = self.shapes.get(view.inputs[0], (None, None))
+        if not isinstance(rows, int) or not isinstance(columns, int):
+            raise view.unsupported("a matrix of dynamic size", reason="data-dependent-shape")
+        dtype = view.attr("dtype")
+        name = _dtype_name(ir.DataType(dtype)) if dtype is not None else self.dtypes.get(view.inputs[0], "float32")
+        self.dtypes[view.outputs[0]] = name
+        self._set(view, (np.eye(rows, columns, view.attr("k", 0)).astype(name),))
         return True
 
     def _constant(self, view: NodeView) -> bool:
@@ -283,12 +338,13 @@ class Builder:
 
 
 def _view(node: ir.Node, index: int) -> NodeView:
+    """The node as plain data. A first output that nobody wants has a name all the same: layouts are kept by it."""
     return NodeView(
         op=node.op_type,
         domain=node.domain,
         inputs=tuple((v.name or "") if v is not None else "" for v in node.inputs),
-        outputs=tuple(v.name or "" for v in node.outputs),
-        attributes={a.name: _attribute(a) for a in node.attributes.values()},
+        outputs=tuple(v.name or ("" if i else f"n{index}:unread") for i, v in enumerate(node.outputs)),
+        attributes={a.name: _attribute(a) for a in node.attributes.values()} | node.meta.get("exact_attributes", {}),
         origin=node.meta.get("origin") or Origin(node=node.name or str(index)),
         name=node.name or f"n{index}",
     )
@@ -316,7 +372,9 @@ def _attribute(attribute: ir.Attr) -> Any:
 def _constant(node: ir.Node) -> np.ndarray:
     if "exact" in node.meta:
         return np.array(node.meta["exact"], dtype=np.float64)
-    attribute = next(iter(node.attributes.values()))
+    attribute = next(iter(node.attributes.values()), None)
+    if attribute is None:
+        raise _view(node, 0).unsupported("no value", reason="attribute")
     value = _attribute(attribute)
     array = np.asarray(value)
     return array.astype(np.float64) if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array

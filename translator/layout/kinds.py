@@ -124,8 +124,8 @@ def _majority(layouts: list[Layout], rank: int) -> Layout:
 
 
 @kind(
-    "Softmax", "LogSoftmax", "Pad", "Slice", "Split", "CumSum", "Tile", "Trilu", "LpNormalization", "Hardmax",
-    "MeanVarianceNormalization", "translator::Roll", "translator::ChannelShuffle",
+    "Softmax", "LogSoftmax", "Pad", "Slice", "Split", "CumSum", "CumProd", "Tile", "Trilu", "LpNormalization",
+    "Hardmax", "MeanVarianceNormalization", "translator::Roll", "translator::ChannelShuffle",
 )  # fmt: skip
 def _axis(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """Works along axes that are simply renumbered."""
@@ -141,6 +141,8 @@ def _axis(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 
 @kind("LayerNormalization", "RMSNormalization")
 def _layer_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    if any(v in have for v in node.inputs[1:]):
+        return _own_order(node, have, graph)
     return _axis(node, {node.inputs[0]: have[node.inputs[0]]}, graph)
 
 

@@ -9,9 +9,10 @@ from translator.graph.view import Graph, NodeView, Ports
 from translator.layout.assign import Assignment
 from translator.plan.calls import ModuleCall, Plan, Ref, ValueInfo
 from translator.plan.context import PlanContext
+from translator.plan.materialise import free_weight, plain
 from translator.plan.naming import Namer, clean
 from translator.plan.registry import load_rules
-from translator.types import Layout
+from translator.types import Layout, Origin
 
 
 def build_plan(
@@ -42,7 +43,7 @@ def build_plan(
         module_calls=tuple(_module_calls(graph, context)),
         tensor_shapes={tensor: shape for tensor, (shape, _) in tensors.items()},
         aliases=dict(aliases),
-        output_layouts=tuple(assignment.outputs[value] for value in graph.outputs),
+        output_layouts=tuple(_output_layout(value, context) for value in graph.outputs),
         lost=tuple(dict.fromkeys(context.lost)),
         notes=tuple(dict.fromkeys(context.notes)),
     )
@@ -73,21 +74,42 @@ def _plan_node(node: NodeView, context: PlanContext, function: object) -> None:
 
 def _output(name: str, context: PlanContext) -> str:
     if name not in context.values:
+        _constant_output(name, context)
+    have, want = context.assignment.layouts.get(name), context.assignment.outputs.get(name)
+    if have is None or want is None or have == want:
+        return context.values[name].value
+    node = context.graph.producers()[name]
+    return context.move(context.values[name], have, want, context.shape(name), node).value
+
+
+def _output_layout(name: str, context: PlanContext) -> Layout:
+    return context.assignment.outputs.get(name) or Layout.identity(context.rank(name))
+
+
+def _constant_output(name: str, context: PlanContext) -> None:
+    """An output that doesn't depend on the input's numbers: a weight of the model's own."""
+    graph = context.graph
+    node = NodeView(op="Constant", domain="", inputs=(), outputs=(name,), attributes={}, origin=Origin(node=name))
+    source = graph.derived.get(name)
+    array = graph.constants.get(name)
+    if (source is None and array is None) or (array is not None and (array.dtype == object or not array.size)):
         raise UnsupportedError(
-            f"output {name} doesn't depend on any input",
+            f"output {name} is a size that isn't known before the model runs",
             reason="data-dependent-shape",
             fix="leave it out of the model's outputs",
         )
-    have, want = context.assignment.layouts[name], context.assignment.outputs[name]
-    node = context.graph.producers().get(name) or context.graph.nodes[-1]
-    return context.move(context.values[name], have, want, context.shape(name), node).value
+    held = source if source is not None else plain(array, context.dtype(name))  # type: ignore[arg-type]
+    context.values[name] = free_weight(context, node, name, held)
+    if array is not None and array.dtype.kind in "iu":
+        context.values[name] = context.op(node, "cast", context.values[name], context.dtype(name), role="constant")
 
 
 def _values(context: PlanContext, outputs: tuple[tuple[str, str], ...]) -> dict[str, ValueInfo]:
     """What flows, by the plan's name; a value that is several tensors of PyTorch is described as the first of them."""
     found: dict[str, ValueInfo] = {}
-    named = [(value, ref.value, context.assignment.layouts[value]) for value, ref in context.values.items()]
-    named += [(value, ref, context.assignment.outputs[value]) for value, ref in outputs]
+    at = context.assignment.layouts
+    named = [(value, ref.value, at[value]) for value, ref in context.values.items() if value in at]
+    named += [(value, ref, _output_layout(value, context)) for value, ref in outputs]
     for value, ref, layout in named:
         found.setdefault(ref, ValueInfo(shape=context.shape(value), dtype=context.dtype(value), layout=layout))
     return found

@@ -44,10 +44,26 @@ class Materialiser:
             raise node.unsupported("a dynamic size is used as a number", reason="data-dependent-shape")
         if array.size == 1 and array.ndim <= len(target.axes):
             return array.reshape(()).item()
-        array = plain(lay_out(array, target), self._context.dtype(value))
+        exact = lay_out(array, target)
+        array = plain(exact, self._context.dtype(value))
+        rest = remainder(exact, array)
+        if rest is not None:
+            return self._in_two(node, value, array, rest, target)
         if array.size > LARGE:
             return self._weight(node, value, array, target)
         return array
+
+    def _in_two(self, node: NodeView, value: str, array: np.ndarray, rest: np.ndarray, target: Layout) -> Ref:
+        """Numbers that float32 can't hold, as a sum of two that it can: exact where the model computes in float64."""
+        context, key = self._context, (value, target)
+        if key not in self._made:
+            large = array.size > LARGE
+            high = free_weight(context, node, f"{value}.high", array) if large else array
+            low = free_weight(context, node, f"{value}.low", rest) if large else rest
+            if not isinstance(high, Ref):
+                high = context.op(node, "add", zero_float(context, node), high, role="high", main=False)
+            self._made[key] = context.op(node, "add", high, low, role="exact", main=False)
+        return self._made[key]
 
     def _weight(self, node: NodeView, value: str, source: Derived | np.ndarray, target: Layout) -> Ref:
         key = (value, target)
@@ -86,6 +102,15 @@ def plain(array: np.ndarray, dtype: str) -> np.ndarray:
     return array
 
 
+def remainder(exact: np.ndarray, held: np.ndarray) -> np.ndarray | None:
+    """What float32 numbers leave out of the doubles that they stand for; None where they hold all that counts."""
+    if exact.dtype != np.float64 or held.dtype != np.float32 or not np.isfinite(held).all():
+        return None
+    rest = exact - held.astype(np.float64)
+    significant = np.abs(rest).max(initial=0.0) > 1e-13 * np.abs(exact).max(initial=0.0)
+    return rest.astype(np.float32) if significant else None
+
+
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     lead = next((i for i, d in enumerate(shape) if d != 1), len(shape))
     return shape[lead:]
@@ -98,6 +123,8 @@ def free_weight(context: PlanContext, node: NodeView, value: str, source: Derive
     loaded, differentiated and exported on all backends.
     """
     size = int(np.prod(source.shape, dtype=np.int64))
+    if not size:
+        raise node.unsupported("a tensor without elements", reason="attribute")
     name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
     node = owned(node, name, context)
     short = name.rsplit(".", 1)[-1]
@@ -158,6 +185,10 @@ def repeated_weight(context: PlanContext, node: NodeView, value: str, source: De
     size = int(np.prod(source.shape, dtype=np.int64))
     name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
     index = context.op(node, "cast", zeros(context, node, dim), "int32", role="index", main=False)
+    if isinstance(source, np.ndarray) and source.dtype.kind != "f":
+        rows = _embedding(context, node, name, 1, source.reshape((1, size)), index)
+        rows = context.op(node, "cast", rows, context.dtype(value), role="whole", main=False)
+        return _shaped(context, node, rows, (1, size), (-1, *source.shape[1:]), name.rsplit(".", 1)[-1])
     if len(source.shape) == 3 and source.shape[1] == 1:
         index = context.op(node, "expand_dims", index, -1, role="index", main=False)
         return _embedding(context, node, name, 1, source.reshape((1, size)), index)
@@ -206,6 +237,8 @@ def owned(node: NodeView, tensor: str, context: PlanContext) -> NodeView:
 def zero_index(context: PlanContext, node: NodeView) -> Ref:
     """An int32 zero of shape (1,), made once from the model's first input so that it belongs to the graph."""
     found = context.once.get("zero_index")
+    if not context.graph.inputs:
+        raise node.unsupported("a model without inputs", reason="attribute")
     if found is None:
         root = replace(node, origin=Origin())
         name = context.graph.inputs[0]
@@ -237,3 +270,13 @@ def zeros(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:
             context.once[f"zeros {dim}"] = made
         return made
     raise node.unsupported(f"no value has the dynamic size {dim}", reason="data-dependent-shape")
+
+
+def zero_float(context: PlanContext, node: NodeView) -> Ref:
+    """A zero of shape (1,) in the model's own floats, made once."""
+    found = context.once.get("zero_float")
+    if found is None:
+        root = replace(node, origin=Origin())
+        zero = zero_index(context, node)
+        found = context.once["zero_float"] = context.op(root, "cast", zero, "float32", role="zero", main=False)
+    return found

@@ -67,7 +67,7 @@ def weights(
             distance = abs(centre - place) * wide
             weight = _cubic(distance, a) if cubic else max(1 - distance, Fraction(0))
             inside = 0 <= place < size
-            if inside or not (exclude_outside or antialias):
+            if inside or not exclude_outside:
                 row[min(max(place, 0), size - 1)] += weight
         total = sum(row)
         rows.append([w / total for w in row] if total not in (0, 1) else row)

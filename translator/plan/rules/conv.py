@@ -49,9 +49,21 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
 
 def _computed_kernel(node: NodeView, ctx: PlanContext, config: dict[str, Any], x: Arg) -> Ref:
     """keras.ops.conv with a kernel that is computed from parameters (weight standardisation, weight norm)."""
-    spatial = ctx.rank(node.inputs[1]) - 2
+    spatial, groups = ctx.rank(node.inputs[1]) - 2, node.attr("group", 1)
     kernel = ctx.arg(node, 1, like=Layout(axes=(*range(2, 2 + spatial), 1, 0)))
-    y = ctx.op(node, "conv", x, kernel, data_format="channels_last", **config)
+    if groups == 1:
+        y = ctx.op(node, "conv", x, kernel, data_format="channels_last", **config)
+    else:
+        xs = ctx.op_several(node, "split", x, groups, axis=-1, outputs=groups, role="groups")
+        if isinstance(kernel, Ref):
+            kernels = ctx.op_several(node, "split", kernel, groups, axis=-1, outputs=groups, role="kernels")
+        else:
+            kernels = tuple(np.split(kernel, groups, axis=-1))  # type: ignore[arg-type]
+        parts = [
+            ctx.op(node, "conv", part, own, data_format="channels_last", role="group", **config)
+            for part, own in zip(xs, kernels, strict=True)
+        ]
+        y = ctx.op(node, "concatenate", parts, axis=-1)
     return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased") if node.has(2) else y
 
 

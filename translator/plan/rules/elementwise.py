@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from translator.graph.shapes import broadcast
 from translator.graph.view import NodeView
+from translator.plan.adding import add, misread
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
+from translator.types import Shape
 
 _MERGE = {"Add": "Add", "Mul": "Multiply", "Sub": "Subtract", "Max": "Maximum", "Min": "Minimum"}
 _BINARY = {
@@ -44,16 +47,29 @@ def binary(node: NodeView, ctx: PlanContext) -> Ref:
     first = ctx.out_layout(node).axes[0] if ctx.rank(node.outputs[0]) else 0
     one_batch = len({(ctx.rank(v), *ctx.graph.shapes[v][first : first + 1]) for v in node.inputs}) == 1
     args = [aligned(node, ctx, i) for i in range(len(node.inputs))]
-    if runtime and one_batch and node.op in _MERGE and floating and len(set(node.inputs)) == len(node.inputs):
+    shapes = [aligned_shape(node, ctx, i, arg) for i, arg in enumerate(args)]
+    plain = ctx.rank(node.outputs[0]) > 0 and not (node.op == "Add" and misread(shapes[1], shapes[0]))
+    if runtime and one_batch and plain and node.op in _MERGE and floating and len(set(node.inputs)) == len(node.inputs):
         return ctx.layer(node, _MERGE[node.op], args=(args,), main=False)
     if node.op == "Div" and not floating:
         return truncated(node, ctx, *args)
-    if node.op == "Pow" and args[1] in (2, 0.5):
-        return ctx.op(node, "square" if args[1] == 2 else "sqrt", args[0], main=False)
+    if node.op == "Pow":
+        return _power(node, ctx, *args)
+    if node.op == "Add":
+        return add(node, ctx, (args[0], shapes[0]), (args[1], shapes[1]))
     total = args[0]
     for other in args[1:]:
         total = ctx.op(node, _BINARY[node.op], total, other, main=False)
     return total  # type: ignore[no-any-return]
+
+
+def _power(node: NodeView, ctx: PlanContext, base: Arg, exponent: Arg) -> Ref:
+    """A power is of the base's kind of number, whatever the exponent is."""
+    if not isinstance(exponent, Ref | np.ndarray) and exponent in (2, 0.5) and ctx.is_runtime(node, 0):
+        return ctx.op(node, "square" if exponent == 2 else "sqrt", base, main=False)
+    y = ctx.op(node, "power", base, exponent, main=False)
+    own, other = ctx.dtype(node.outputs[0]), ctx.dtype(node.inputs[1])
+    return y if own.startswith(_FLOAT) or not other.startswith(_FLOAT) else ctx.op(node, "cast", y, own, role="whole")
 
 
 def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
@@ -116,15 +132,30 @@ def aligned(node: NodeView, ctx: PlanContext, index: int) -> Arg:
     return ctx.op(node, "reshape", x, tuple(-1 if d is None else d for d in moved), role="align")
 
 
+def aligned_shape(node: NodeView, ctx: PlanContext, index: int, arg: Arg) -> Shape:
+    """The Keras shape of what `aligned` gave for input `index`."""
+    if not isinstance(arg, Ref):
+        return np.shape(arg)
+    value, target = node.inputs[index], ctx.out_layout(node)
+    shape, rank = ctx.shape(value), len(target.axes)
+    if ctx.graph.is_runtime(value) and len(shape) == rank:
+        return ctx.layout(node, index).keras_shape(shape)
+    if target.view is not None or len(shape) > rank:
+        return shape
+    return target.keras_shape((1,) * (rank - len(shape)) + shape)
+
+
 @rule("Sum", "Mean", since=8, keras="Add, Average")
 def total(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan the sum or mean of several tensors. Source: ONNX Sum-13, Mean-13."""
     args = [aligned(node, ctx, i) for i in range(len(node.inputs))]
     if len(args) == 1:
         return args[0]  # type: ignore[no-any-return]
-    result = args[0]
-    for other in args[1:]:
-        result = ctx.op(node, "add", result, other, main=False)
+    result, shape = args[0], aligned_shape(node, ctx, 0, args[0])
+    for index, other in enumerate(args[1:], 1):
+        own = aligned_shape(node, ctx, index, other)
+        result = add(node, ctx, (result, shape), (other, own))
+        shape = tuple(broadcast(shape, own))
     if node.op == "Mean":
         result = ctx.op(node, "divide", result, float(len(args)), main=False)
     return result  # type: ignore[no-any-return]
@@ -145,6 +176,8 @@ def mod(node: NodeView, ctx: PlanContext) -> Ref:
 @rule("BitShift", since=11, keras="keras.ops.left_shift, keras.ops.right_shift")
 def bit_shift(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a shift of bits. Source: ONNX BitShift-11."""
+    if not ctx.dtype(node.inputs[0]).startswith("uint"):
+        raise node.unsupported("a shift of signed numbers", reason="dtype")
     op = "left_shift" if node.attr("direction") == "LEFT" else "right_shift"
     return ctx.op(node, op, aligned(node, ctx, 0), aligned(node, ctx, 1))
 
@@ -159,6 +192,19 @@ def where(node: NodeView, ctx: PlanContext) -> Ref:
 def unary(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an element-wise function of keras.ops. Shapes: any. Source: ONNX; keras.ops."""
     return ctx.op(node, _UNARY[node.op], ctx.arg(node))
+
+
+@rule("BitCast", since=26, keras="keras.ops.view")
+def bit_cast(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the same bits read as numbers of another kind of the same width. Source: ONNX BitCast-26."""
+    op = "cast" if ctx.dtype(node.inputs[0]) == "bool" else "view"
+    return ctx.op(node, op, ctx.arg(node), node.attr("to"))
+
+
+@rule("Det", since=11, keras="keras.ops.det")
+def determinant(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the determinant of the last two axes. Source: ONNX Det-22; torch.linalg.det."""
+    return ctx.op(node, "det", ctx.arg(node))
 
 
 @rule("IsInf", since=10, keras="keras.ops.isinf, isposinf, isneginf")

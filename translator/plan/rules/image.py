@@ -29,6 +29,8 @@ def resize(node: NodeView, ctx: PlanContext) -> Ref:
     mode, rank = node.attr("mode", "nearest"), ctx.rank(node.inputs[0])
     if node.attr("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise node.unsupported("coordinate_transformation_mode=tf_crop_and_resize")
+    if node.has(2) and ctx.const(node, 2) is None:
+        raise node.unsupported("the scales are computed at run time", reason="data-dependent-shape")
     factors = _factors(node, ctx)
     simple = _simple(node)
     if simple == "nearest" and factors is not None and factors[:2] == [1, 1] and rank in (3, 4, 5):

@@ -93,7 +93,8 @@ def _general_gemm(node: NodeView, ctx: PlanContext) -> Ref:
         return y
     c = ctx.arg(node, 2)
     if node.attr("beta", 1.0) != 1.0:
-        c = ctx.op(node, "multiply", c, node.attr("beta"), role="beta")
+        scaled = isinstance(c, Ref)
+        c = ctx.op(node, "multiply", c, node.attr("beta"), role="beta") if scaled else c * node.attr("beta")
     return ctx.op(node, "add", y, c)
 
 

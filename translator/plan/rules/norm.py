@@ -8,10 +8,12 @@ import numpy as np
 
 from translator.graph.derive import Derived
 from translator.graph.view import NodeView
+from translator.plan.adding import add
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
-from translator.plan.rules.elementwise import aligned
+from translator.plan.rules.elementwise import aligned, aligned_shape
+from translator.plan.rules.recurrent import read
 from translator.types import Layout
 
 
@@ -60,7 +62,9 @@ def _explicit_batch_norm(node: NodeView, ctx: PlanContext) -> Ref:
     spread = ctx.op(node, "sqrt", ctx.op(node, "add", variance, node.attr("epsilon", 1e-5), role="safe"), role="spread")
     y = ctx.op(node, "divide", centred, spread, role="normalised")
     y = ctx.op(node, "multiply", y, _per_channel(node, ctx, 1, channel, rank), role="scaled")
-    return ctx.op(node, "add", y, _per_channel(node, ctx, 2, channel, rank), role="shifted")
+    shift, shape = _per_channel(node, ctx, 2, channel, rank), layout.keras_shape(ctx.shape(node.inputs[0]))
+    vector = () if isinstance(shift, float) else tuple(d if i == channel else 1 for i, d in enumerate(shape))
+    return add(node, ctx, (y, shape), (shift, vector), role="shifted")
 
 
 def _per_channel(node: NodeView, ctx: PlanContext, index: int, channel: int, rank: int) -> Arg:
@@ -75,13 +79,13 @@ def _per_channel(node: NodeView, ctx: PlanContext, index: int, channel: int, ran
 
 
 @rule("LayerNormalization", since=17, keras="LayerNormalization")
-def layer_normalization(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan one LayerNormalization over the last axes of PyTorch's order.
+def layer_normalization(node: NodeView, ctx: PlanContext) -> Ref | tuple[Ref, ...]:
+    """Plan one LayerNormalization over the last axes of PyTorch's order; with its statistics where they are read.
 
     Shapes: x (…, *normalized); scale, bias normalized. Raises: UnsupportedError where scale is computed.
     Source: ONNX LayerNormalization-17; Keras 3 LayerNormalization.
     """
-    if not ctx.is_runtime(node, 0):
+    if not ctx.is_runtime(node, 0) or any(read(ctx, name) for name in node.outputs[1:]):
         return _explicit_layer_norm(node, ctx)
     rank = ctx.rank(node.inputs[0])
     layout = ctx.layout(node)
@@ -101,7 +105,7 @@ def layer_normalization(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.layer(node, "LayerNormalization", config, weights)
 
 
-def _explicit_layer_norm(node: NodeView, ctx: PlanContext) -> Ref:
+def _explicit_layer_norm(node: NodeView, ctx: PlanContext) -> tuple[Ref, ...]:
     layout, rank = ctx.out_layout(node), ctx.rank(node.inputs[0])
     axes = tuple(sorted(layout.axis(a) for a in range(node.attr("axis", -1) % rank, rank)))
     x = ctx.arg(node)
@@ -109,8 +113,13 @@ def _explicit_layer_norm(node: NodeView, ctx: PlanContext) -> Ref:
     variance = ctx.op(node, "var", x, axis=axes, keepdims=True, role="variance")
     spread = ctx.op(node, "sqrt", ctx.op(node, "add", variance, node.attr("epsilon", 1e-5), role="safe"), role="spread")
     y = ctx.op(node, "divide", ctx.op(node, "subtract", x, mean, role="centred"), spread, role="normalised")
+    inverse = ctx.op(node, "reciprocal", spread, role="inverse") if read(ctx, (*node.outputs, "", "")[2]) else spread
     y = ctx.op(node, "multiply", y, aligned(node, ctx, 1), role="scaled")
-    return ctx.op(node, "add", y, aligned(node, ctx, 2), role="shifted") if node.has(2) else y
+    if not node.has(2):
+        return y, mean, inverse
+    shift, shape = aligned(node, ctx, 2), ctx.out_layout(node).keras_shape(ctx.shape(node.outputs[0]))
+    y = add(node, ctx, (y, shape), (shift, aligned_shape(node, ctx, 2, shift)), role="shifted")
+    return y, mean, inverse
 
 
 @rule("RMSNormalization", since=23, keras="RMSNormalization")

@@ -10,7 +10,7 @@ from translator.graph.evaluate import integers
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
-from translator.plan.materialise import LARGE, constant_index, table, zeros
+from translator.plan.materialise import LARGE, constant_index, plain, table, zeros
 from translator.plan.registry import rule
 from translator.plan.rules.linear import reversible
 
@@ -201,18 +201,82 @@ def gather_nd(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, "take", x, ctx.op(node, "sum", scaled, axis=-1, role="row"), axis=0)
 
 
+@rule("OneHot", since=11, keras="keras.ops.equal, keras.ops.where")
+def one_hot(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan `on` at each index along a new axis, `off` elsewhere; negative indices count from the end.
+
+    Raises: UnsupportedError where the depth is computed. Source: ONNX OneHot-11.
+    """
+    given = ctx.const(node, 1)
+    if given is None or given.dtype == object:
+        raise node.unsupported("the depth is computed at run time", reason="data-dependent-shape")
+    depth, rank = int(given.reshape(())), ctx.rank(node.outputs[0])
+    axis = node.attr("axis", -1) % rank
+    index = ctx.op(node, "expand_dims", ctx.arg(node, 0, like=0), axis, role="index")
+    if ctx.dtype(node.inputs[0]) != "int32":
+        index = ctx.op(node, "cast", index, "int32", role="index")
+    below = ctx.op(node, "less", index, 0, role="below")
+    index = ctx.op(node, "where", below, ctx.op(node, "add", index, depth, role="from_end"), index, role="wrapped")
+    line = np.arange(depth, dtype=np.int32).reshape([depth if a == axis else 1 for a in range(rank)])
+    hit = ctx.op(node, "equal", index, line, role="hit")
+    values = ctx.const(node, 2)
+    if values is not None:
+        off, on = plain(values, ctx.dtype(node.inputs[2]))
+    else:
+        pair = ctx.arg(node, 2, like=2)
+        off, on = (ctx.op(node, "get_item", pair, i, role=name) for i, name in ((0, "off"), (1, "on")))
+    return ctx.op(node, "where", hit, on, off)
+
+
+@rule("ScatterElements", since=11, keras="keras.ops.scatter_update")
+def scatter_elements(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the replacement of one element for each index along an axis. Source: ONNX ScatterElements-18."""
+    shape, size = ctx.shape(node.inputs[1]), ctx.shape(node.inputs[0])
+    rank = len(shape)
+    axis = node.attr("axis", 0) % rank
+    reduction = {"none": None, "add": "add", "mul": "mul", "max": "max", "min": "min"}[node.attr("reduction", "none")]
+    if any(d is None for d in shape) or size[axis] is None:
+        raise node.unsupported("a scatter along a dynamic size", reason="data-dependent-shape")
+    count = int(np.prod([int(d or 0) for d in shape]))
+    places = [p.reshape(-1, 1).astype(np.int32) for p in np.indices([int(d or 0) for d in shape])]
+    index = ctx.const(node, 1)
+    if index is not None:
+        places[axis] = np.where(index < 0, index + int(size[axis] or 0), index).reshape(-1, 1).astype(np.int32)
+        rows: Arg = np.concatenate(places, axis=1)
+    else:
+        given = ctx.op(node, "cast", ctx.arg(node, 1, like=1), "int32", role="index")
+        below = ctx.op(node, "less", given, 0, role="below")
+        end = ctx.op(node, "add", given, int(size[axis] or 0), role="from_end")
+        given = ctx.op(node, "where", below, end, given, role="wrapped")
+        column: Arg = ctx.op(node, "reshape", given, (count, 1), role="column")
+        rows = ctx.op(node, "concatenate", [column if a == axis else places[a] for a in range(rank)], axis=1)
+    updates = _own(node, ctx, 2)
+    flat = ctx.op(node, "reshape", updates, (count,), role="flat") if isinstance(updates, Ref) else updates.reshape(-1)
+    options: dict[str, Any] = {"reduction": reduction} if reduction else {}
+    return ctx.op(node, "scatter_update", _own(node, ctx, 0), rows, flat, **options)
+
+
 @rule("ScatterND", since=11, keras="keras.ops.concatenate for rows in a row, keras.ops.scatter_update")
 def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan the replacement of elements at places given as index tuples. Source: ONNX ScatterND-16."""
-    if node.attr("reduction", "none") != "none":
-        raise node.unsupported(f"reduction={node.attr('reduction')}")
+    reduction = node.attr("reduction", "none")
     index = ctx.const(node, 1)
-    if index is not None and index.ndim == 2 and index.shape[1] == 1 and index.dtype != object:
+    if reduction == "none" and index is not None and index.ndim == 2 and index.shape[1] == 1 and index.dtype != object:
         rows = _as_slice(index[:, 0])
         if isinstance(rows, slice) and rows.step is None:
             return _rows_replaced(node, ctx, rows)
-    places = _own(node, ctx, 1)
-    return ctx.op(node, "scatter_update", _own(node, ctx, 0), places, _own(node, ctx, 2))
+    places, shape = _own(node, ctx, 1), ctx.shape(node.inputs[0])
+    sizes = shape[: ctx.shape(node.inputs[1])[-1]]
+    if None in sizes:
+        raise node.unsupported("a scatter along a dynamic axis", reason="data-dependent-shape")
+    if isinstance(places, Ref):
+        end = ctx.op(node, "add", places, np.array(sizes, dtype=np.int32), role="from_end")
+        below = ctx.op(node, "less", places, 0, role="below")
+        places = ctx.op(node, "where", below, end, places, role="wrapped")
+    else:
+        places = np.where(places < 0, places + np.array(sizes), places)
+    options: dict[str, Any] = {} if reduction == "none" else {"reduction": reduction}
+    return ctx.op(node, "scatter_update", _own(node, ctx, 0), places, _own(node, ctx, 2), **options)
 
 
 def _rows_replaced(node: NodeView, ctx: PlanContext, rows: slice) -> Ref:
@@ -241,6 +305,9 @@ def range_(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, "subtract", ctx.op(node, "cumsum", ones, axis=0, role="count"), 1, role="range")
 
 
+_Widths = list[tuple[int, int]]
+
+
 @rule("Pad", since=11, keras="ZeroPadding1D/2D/3D, keras.ops.pad, keras.ops.take for edge and wrap")
 def pad(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan padding in PyTorch's mode on each axis; negative padding crops.
@@ -253,16 +320,17 @@ def pad(node: NodeView, ctx: PlanContext) -> Ref:
     width = [(0, 0)] * rank
     for i, axis in enumerate(axes):
         width[layout.axis(axis)] = (flat[i], flat[i + len(axes)])
+    given = list(width)
     x: Arg = ctx.arg(node)
-    if any(p < 0 for pair in width for p in pair):
+    mode = node.attr("mode", "constant")
+    if mode != "edge" and any(p < 0 for pair in width for p in pair):
         key = tuple(slice(max(-a, 0) or None, min(b, 0) or None) for a, b in width)
         x = ctx.op(node, "get_item", x, key, role="crop")
         width = [(max(a, 0), max(b, 0)) for a, b in width]
     if not any(p for pair in width for p in pair):
         return x  # type: ignore[no-any-return]
-    mode = node.attr("mode", "constant")
     if mode in ("edge", "wrap"):
-        return _by_index(node, ctx, x, width, mode)
+        return _by_index(node, ctx, x, width, given, mode)
     if mode == "reflect":
         return ctx.op(node, "pad", x, tuple(width), mode="reflect")
     return _constant_pad(node, ctx, x, width)
@@ -281,7 +349,7 @@ def _constant_pad(node: NodeView, ctx: PlanContext, x: Arg, width: list[tuple[in
     return ctx.op(node, "pad", x, tuple(width), mode="constant", constant_values=number)
 
 
-def _by_index(node: NodeView, ctx: PlanContext, x: Arg, width: list[tuple[int, int]], mode: str) -> Ref:
+def _by_index(node: NodeView, ctx: PlanContext, x: Arg, width: _Widths, given: _Widths, mode: str) -> Ref:
     shape = ctx.layout(node).keras_shape(ctx.shape(node.inputs[0]))
     for axis, (before, after) in enumerate(width):
         if not before and not after:
@@ -289,6 +357,8 @@ def _by_index(node: NodeView, ctx: PlanContext, x: Arg, width: list[tuple[int, i
         size = shape[axis]
         if size is None:
             raise node.unsupported(f"mode={mode} on a dynamic axis", reason="data-dependent-shape")
+        if mode == "wrap":
+            size += sum(min(p, 0) for p in given[axis])  # cropped before
         places = np.arange(-before, size + after)
         index = np.clip(places, 0, size - 1) if mode == "edge" else np.mod(places, size)
         x = ctx.op(node, "take", x, index.astype(np.int32), axis=axis, role=mode)

@@ -18,16 +18,21 @@ from translator.plan.registry import rule
 def max_pool(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one max pooling; padding is −inf, as in PyTorch.
 
-    Shapes: x (N, C, *S). Raises: UnsupportedError for dilation or returned indices.
+    Shapes: x (N, C, *S). Raises: UnsupportedError for returned indices.
     Source: ONNX MaxPool-12; Keras 3 MaxPooling2D.
     """
-    if len(node.outputs) > 1 and node.outputs[1] and ctx.graph.consumers().get(node.outputs[1]):
+    indices = node.outputs[1] if len(node.outputs) > 1 else ""
+    if indices and (indices in ctx.graph.outputs or ctx.graph.consumers().get(indices)):
         raise node.unsupported("the indices are used (MaxUnpool): Keras' pooling gives none")
-    if max(node.attr("dilations") or (1,)) > 1:
-        raise node.unsupported("dilation above 1: Keras' pooling has none")
     kernel, strides, pads = _geometry(node, ctx)
     config: dict[str, Any] = {"pool_size": kernel, "strides": strides, "padding": "valid"}
-    x = ctx.arg(node)
+    x, dilation = ctx.arg(node), _dilation(node, kernel)
+    if max(dilation) > 1 or not ctx.dtype(node.inputs[0]).startswith("float"):
+        lowest = _lowest(ctx.dtype(node.inputs[0]))
+        if any(p for pair in pads for p in pair):
+            width = ((0, 0), *pads, (0, 0))
+            x = ctx.op(node, "pad", x, width, mode="constant", constant_values=lowest, role="pad")
+        return _joined_windows(node, ctx, x, "maximum", kernel, strides, dilation)
     if _is_same(pads, kernel, strides):
         config["padding"] = "same"
     elif any(p for pair in pads for p in pair):
@@ -40,13 +45,13 @@ def max_pool(node: NodeView, ctx: PlanContext) -> Ref:
 def average_pool(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one average pooling; what a window holds beyond the input counts only as PyTorch counts it.
 
-    Shapes: x (N, C, *S). Raises: UnsupportedError for dilation, or uneven windows over a dynamic size.
+    Shapes: x (N, C, *S). Raises: UnsupportedError for uneven windows over a dynamic size.
     Source: ONNX AveragePool-19; Keras 3 AveragePooling2D.
     """
-    if max(node.attr("dilations") or (1,)) > 1:
-        raise node.unsupported("dilation above 1: Keras' pooling has none")
     kernel, strides, pads = _geometry(node, ctx)
     config: dict[str, Any] = {"pool_size": kernel, "strides": strides, "padding": "valid"}
+    if max(_dilation(node, kernel)) > 1:
+        return _dilated_average(node, ctx, kernel, strides, pads)
     cls, x = f"AveragePooling{len(kernel)}D", ctx.arg(node)
     if not any(p for pair in pads for p in pair):
         return ctx.layer(node, cls, config, args=(x,))
@@ -54,13 +59,82 @@ def average_pool(node: NodeView, ctx: PlanContext) -> Ref:
     if not counted and _is_same(pads, kernel, strides):
         return ctx.layer(node, cls, config | {"padding": "same"}, args=(x,))
     padded = zero_padding(node, ctx, x, pads)
-    declared = spatial_pads(node, ctx, kernel, strides, (1,) * len(kernel))
+    declared = spatial_pads(node, ctx, kernel, strides, _dilation(node, kernel))
     if counted and all(p[1] <= d[1] for p, d in zip(pads, declared, strict=True)):
         return ctx.layer(node, cls, config, args=(padded,))
     mean = ctx.layer(node, cls, config, args=(padded,), role="window_mean")
     total = ctx.op(node, "multiply", mean, float(np.prod(kernel)), role="window_sum")
     counts = _counts(node, ctx, kernel, strides, pads, declared)
     return ctx.op(node, "divide", total, counts)
+
+
+def _dilated_average(
+    node: NodeView, ctx: PlanContext, kernel: tuple[int, ...], strides: tuple[int, ...], pads: Pads
+) -> Ref:
+    x, dilation = ctx.arg(node), _dilation(node, kernel)
+    padded = zero_padding(node, ctx, x, pads) if any(p for pair in pads for p in pair) else x
+    total = _joined_windows(node, ctx, padded, "add", kernel, strides, dilation)
+    declared = spatial_pads(node, ctx, kernel, strides, dilation)
+    return ctx.op(node, "divide", total, _counts(node, ctx, kernel, strides, pads, declared))
+
+
+def _joined_windows(
+    node: NodeView,
+    ctx: PlanContext,
+    x: Arg,
+    op: str,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Ref:
+    """The padded tensor's windows joined by an operation: a strided slice for each place in the window."""
+    outs = ctx.shape(node.outputs[0])[2:]
+    total: Arg = None
+    for place in np.ndindex(*kernel):
+        key: list[slice] = [slice(None)]
+        for at, k, s, d, out in zip(place, kernel, strides, dilation, outs, strict=True):
+            stop = None if out is None else at * d + (out - 1) * s + 1
+            open_end = -(k - 1 - at) * d or None
+            key.append(slice(at * d or None, open_end if stop is None else stop, s if s > 1 else None))
+        part = ctx.op(node, "get_item", x, (*key, slice(None)), role="window")
+        total = part if total is None else ctx.op(node, op, total, part, role="joined")
+    return total  # type: ignore[no-any-return]
+
+
+def _dilation(node: NodeView, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(node.attr("dilations") or (1,) * len(kernel))
+
+
+def _lowest(dtype: str) -> float | int:
+    return float("-inf") if dtype.startswith("float") else int(np.iinfo(dtype).min)
+
+
+@rule("LpPool", since=1, keras="AveragePooling1D/2D/3D, keras.ops.power")
+def lp_pool(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan (Σ |x|ᵖ) ** (1/p) over windows; what a window holds beyond the input is 0.
+
+    Shapes: x (N, C, *S). Source: ONNX LpPool-22; torch.nn.LPPool2d, which keeps the sign of x.
+    """
+    kernel, strides, pads = _geometry(node, ctx)
+    p = float(node.attr("p", 2))
+    x = ctx.op(node, "power", ctx.op(node, "absolute", ctx.arg(node), role="size"), p, role="power")
+    x = zero_padding(node, ctx, x, pads) if any(q for pair in pads for q in pair) else x
+    if max(_dilation(node, kernel)) > 1:
+        total = _joined_windows(node, ctx, x, "add", kernel, strides, _dilation(node, kernel))
+    else:
+        config = {"pool_size": kernel, "strides": strides, "padding": "valid"}
+        mean = ctx.layer(node, f"AveragePooling{len(kernel)}D", config, args=(x,), role="window_mean")
+        total = ctx.op(node, "multiply", mean, float(np.prod(kernel)), role="window_sum")
+    return ctx.op(node, "power", total, 1 / p)
+
+
+@rule("GlobalLpPool", since=1, keras="keras.ops.sum, keras.ops.power")
+def global_lp_pool(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan (Σ |x|ᵖ) ** (1/p) over all spatial axes. Source: ONNX GlobalLpPool-2."""
+    p = float(node.attr("p", 2))
+    x = ctx.op(node, "power", ctx.op(node, "absolute", ctx.arg(node), role="size"), p, role="power")
+    axes = tuple(range(1, ctx.rank(node.inputs[0]) - 1))
+    return ctx.op(node, "power", ctx.op(node, "sum", x, axis=axes, keepdims=True, role="sum"), 1 / p)
 
 
 @rule("GlobalAveragePool", since=1, keras="GlobalAveragePooling1D/2D/3D")
@@ -114,15 +188,16 @@ def _geometry(node: NodeView, ctx: PlanContext) -> tuple[tuple[int, ...], tuple[
     if len(kernel) not in (1, 2, 3):
         raise node.unsupported(f"pooling over {len(kernel)} axes", reason="rank")
     strides = tuple(node.attr("strides") or (1,) * len(kernel))
-    pads = spatial_pads(node, ctx, kernel, strides, (1,) * len(kernel))
+    dilation = _dilation(node, kernel)
+    pads = spatial_pads(node, ctx, kernel, strides, dilation)
     if not node.attr("ceil_mode", 0):
         return kernel, strides, pads
     sizes, outs = ctx.shape(node.inputs[0])[2:], ctx.shape(node.outputs[0])[2:]
     if None in sizes or None in outs:
         raise node.unsupported("ceil_mode with a dynamic size", reason="data-dependent-shape")
     fitted: Pads = []
-    for size, out, k, s, (before, after) in zip(sizes, outs, kernel, strides, pads, strict=True):
-        needed = (int(out or 0) - 1) * s + k - int(size or 0) - before
+    for size, out, k, s, d, (before, after) in zip(sizes, outs, kernel, strides, dilation, pads, strict=True):
+        needed = (int(out or 0) - 1) * s + (k - 1) * d + 1 - int(size or 0) - before
         fitted.append((before, max(needed, 0) if needed > after else after))
     return kernel, strides, fitted
 
@@ -144,14 +219,15 @@ def _counts(
         raise node.unsupported("uneven pooling windows over a dynamic size", reason="data-dependent-shape")
     counted = bool(node.attr("count_include_pad", 0))
     table = np.ones((1,) * (len(kernel) + 2))
-    for axis, (size, k, s, (before, after), (_, own)) in enumerate(
-        zip(sizes, kernel, strides, pads, declared, strict=True)
+    for axis, (size, k, s, d, (before, after), (_, own)) in enumerate(
+        zip(sizes, kernel, strides, _dilation(node, kernel), pads, declared, strict=True)
     ):
         weights = np.zeros(before + int(size or 0) + after)
         weights[before : before + int(size or 0)] = 1
         if counted:
             weights[:before], weights[before + int(size or 0) :][:own] = 1, 1
-        counts = np.array([weights[i : i + k].sum() for i in range(0, len(weights) - k + 1, s)])
+        reach = (k - 1) * d + 1
+        counts = np.array([weights[i : i + reach : d].sum() for i in range(0, len(weights) - reach + 1, s)])
         shape = [1] * (len(kernel) + 2)
         shape[axis + 1] = len(counts)
         table = table * counts.reshape(shape)

@@ -27,6 +27,8 @@ def reduce(node: NodeView, ctx: PlanContext) -> Ref:
     places, keep = _places(node, ctx)
     if not places:
         return ctx.arg(node)  # type: ignore[no-any-return]
+    if 0 in ctx.shape(node.inputs[0]):
+        raise node.unsupported("a tensor without elements", reason="attribute")
     rank, layout = ctx.rank(node.inputs[0]), ctx.layout(node)
     spatial = places == tuple(range(1, rank - 1)) and rank in (3, 4, 5) and layout == type(layout).channels_last(rank)
     if node.op in ("ReduceMean", "ReduceMax") and spatial and ctx.is_runtime(node, 0):
@@ -109,10 +111,29 @@ def cumsum(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, "flip", total, axis=place, role="flip_back") if node.attr("reverse", 0) else total
 
 
+@rule("CumProd", since=26, keras="keras.ops.cumprod")
+def cumprod(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a running product along one axis. Source: ONNX CumProd-26."""
+    (axis,) = ctx.ints(node, 1) or [0]
+    place, rank = ctx.layout(node).axis(axis), ctx.rank(node.inputs[0])
+    x = ctx.arg(node)
+    if node.attr("reverse", 0):
+        x = ctx.op(node, "flip", x, axis=place, role="flip")
+    if node.attr("exclusive", 0):
+        key = tuple(slice(None, -1) if a == place else slice(None) for a in range(rank))
+        width = tuple((1, 0) if a == place else (0, 0) for a in range(rank))
+        x = ctx.op(node, "get_item", x, key, role="before")
+        one = 1.0 if ctx.dtype(node.inputs[0]).startswith("float") else 1
+        x = ctx.op(node, "pad", x, width, mode="constant", constant_values=one, role="one_first")
+    total = ctx.op(node, "cumprod", x, axis=place)
+    return ctx.op(node, "flip", total, axis=place, role="flip_back") if node.attr("reverse", 0) else total
+
+
 @rule("Hardmax", since=13, keras="keras.ops.argmax, keras.ops.one_hot")
 def hardmax(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan 1 at the first largest along an axis, else 0. Source: ONNX Hardmax-13."""
     axis = ctx.layout(node).axis(node.attr("axis", -1))
     size = ctx.layout(node).keras_shape(ctx.shape(node.inputs[0]))[axis]
     place = ctx.op(node, "argmax", ctx.arg(node), axis=axis, role="argmax")
-    return ctx.op(node, "one_hot", place, size, axis=axis)
+    last = axis == ctx.rank(node.inputs[0]) - 1
+    return ctx.op(node, "one_hot", place, size, axis=-1 if last else axis)

@@ -118,7 +118,7 @@ def _of_rank(node: NodeView, ctx: PlanContext, layout: Layout) -> Arg:
 
 
 def _stretched(node: NodeView, ctx: PlanContext, x: Arg, axis: int, rank: int, dim: SymDim) -> Ref:
-    """x plus zeros of shape (…, dim, …): the portable way to repeat along an axis of unknown size."""
+    """x minus zeros of shape (…, dim, …): the portable way to repeat along an axis of unknown size."""
     dtype = ctx.dtype(node.outputs[0])
     line = zeros(ctx, node, dim)
     shape = tuple(-1 if i == axis else 1 for i in range(rank))
@@ -128,7 +128,7 @@ def _stretched(node: NodeView, ctx: PlanContext, x: Arg, axis: int, rank: int, d
         return ctx.op(node, "logical_or", x, line)
     if not dtype.startswith(("float", "bfloat")):
         line = ctx.op(node, "cast", line, dtype, role="line")
-    return ctx.op(node, "add", x, line)
+    return ctx.op(node, "subtract", x, line)  # TensorFlow's add may take the line for a bias
 
 
 @rule("Tile", since=6, keras="keras.ops.tile")
@@ -178,7 +178,8 @@ def depth_to_space(node: NodeView, ctx: PlanContext) -> Ref:
         order = (0, 1, 4, 2, 5, 3) if crd else (0, 1, 3, 2, 4, 5)
         merged = (-1, h * r, w * r, c // (r * r))
     else:
-        split, order, merged = (-1, h // r, r, w // r, r, c), (0, 1, 3, 2, 4, 5), (-1, h // r, w // r, c * r * r)
+        order = (0, 1, 3, 5, 2, 4) if node.attr("mode", "DCR") == "CRD" else (0, 1, 3, 2, 4, 5)
+        split, merged = (-1, h // r, r, w // r, r, c), (-1, h // r, w // r, c * r * r)
     x = ctx.op(node, "reshape", x, split, role="blocks")
     x = ctx.op(node, "transpose", x, order, role="shuffle")
     return ctx.op(node, "reshape", x, merged)
@@ -192,7 +193,7 @@ def channel_shuffle(node: NodeView, ctx: PlanContext) -> Ref:
     parts = ctx.op_several(node, "split", ctx.arg(node), groups, axis=axis, outputs=groups, role="groups")
     mixed = ctx.op(node, "stack", list(parts), axis=axis + 1, role="mixed")
     shape = layout.keras_shape(ctx.shape(node.outputs[0]))
-    if sum(d is None for d in shape) > 1:
+    if shape[0] is None:
         return ctx.layer(
             node,
             "Reshape",
@@ -207,4 +208,7 @@ def channel_shuffle(node: NodeView, ctx: PlanContext) -> Ref:
 def trilu(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan the lower or upper triangle of the last two axes. Source: ONNX Trilu-14."""
     (offset,) = ctx.ints(node, 1) or [0]
+    rows, columns = ctx.shape(node.inputs[0])[-2:]
+    if rows is not None and columns is not None:  # backends refuse a diagonal that lies outside
+        offset = max(-rows, min(columns, offset))
     return ctx.op(node, "triu" if node.attr("upper", 1) else "tril", ctx.arg(node), offset)
