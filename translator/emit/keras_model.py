@@ -28,10 +28,14 @@ class Emitted:
     layers: Mapping[str, keras.layers.Layer]
 
 
-def emit(plan: Plan, state: Mapping[str, np.ndarray] | None = None) -> Emitted:
-    """Build the Keras model of a plan; with `state` (PyTorch tensors by name) its weights are set."""
-    builder = _Builder(plan, state or {})
-    model = builder.build()
+def emit(plan: Plan, state: Mapping[str, np.ndarray] | None = None, *, floats: str = "float32") -> Emitted:
+    """Build the Keras model of a plan; with `state` (PyTorch tensors by name) its weights are set.
+
+    floats: the one width of float that the model computes in.
+    """
+    builder = _Builder(plan, state or {}, floats)
+    with _computing_in(floats):
+        model = builder.build()
     emitted = Emitted(model=model, paths=builder.paths, layers=builder.layers)
     for layer, binding in bound(plan):
         if (layer, binding.variable) not in builder.filled and (binding.constant is not None or state is not None):
@@ -65,9 +69,21 @@ def variable_of(layer: keras.layers.Layer, name: str) -> keras.Variable:
     return found
 
 
+@contextlib.contextmanager
+def _computing_in(floats: str) -> Iterator[None]:
+    """Layers made while the block runs hold and compute floats of this width."""
+    before = keras.config.dtype_policy()
+    if floats != "float32":
+        keras.config.set_dtype_policy(floats)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 class _Builder:
-    def __init__(self, plan: Plan, state: Mapping[str, np.ndarray]) -> None:
-        self.plan, self.state = plan, state
+    def __init__(self, plan: Plan, state: Mapping[str, np.ndarray], floats: str) -> None:
+        self.plan, self.state, self.floats = plan, state, floats
         self.filled: set[tuple[str, str]] = set()
         self.specs = {spec.name: spec for spec in plan.layers}
         self.layers: dict[str, keras.layers.Layer] = {}
@@ -79,7 +95,7 @@ class _Builder:
         for _, value in self.plan.inputs:
             info = self.plan.values[value]
             shape = info.keras_shape
-            tensor = keras.Input(batch_shape=shape, dtype=_input_dtype(info.dtype), name=value)
+            tensor = keras.Input(batch_shape=shape, dtype=self._input_dtype(info.dtype), name=value)
             tensors[value] = tensor
             inputs.append(tensor)
             self.paths[value] = value
@@ -130,6 +146,9 @@ class _Builder:
         several = list(results) if isinstance(results, list | tuple) else [results]
         tensors.update(zip(call.outputs, several, strict=True))
 
+    def _input_dtype(self, dtype: str) -> str:
+        return self.floats if dtype.startswith(("float", "bfloat")) else dtype
+
     @contextlib.contextmanager
     def _filling(self, layer: keras.layers.Layer, bindings: Iterable[WeightBinding]) -> Iterator[None]:
         """Have a layer build its variables with their values; random ones would be made only to be replaced."""
@@ -150,6 +169,8 @@ class _Builder:
         if call.op == "get_item":
             results = args[0][args[1]]
         else:
+            if call.op == "cast" and args[1] == "float32":
+                args[1] = self.floats
             results = _function(call.op)(*args, **kwargs)
         first = results[0] if isinstance(results, list | tuple) else results
         if not hasattr(first, "_keras_history"):
@@ -201,10 +222,6 @@ def _argument(arg: Any, tensors: Mapping[str, Any]) -> Any:
     if isinstance(arg, dict):
         return {k: _argument(a, tensors) for k, a in arg.items()}
     return arg
-
-
-def _input_dtype(dtype: str) -> str:
-    return "float32" if dtype.startswith(("float", "bfloat")) else dtype
 
 
 def _one(items: list[Any]) -> Any:

@@ -16,12 +16,13 @@ from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, V
 from translator.emit.keras_model import Emitted, bound, emit, load_state
 from translator.engines.result import EngineResult
 from translator.engines.state import state_of
-from translator.graph.build import build_graph
+from translator.graph.build import RESOLVED, build_graph
 from translator.graph.fuse import fuse
 from translator.layout.assign import assign
 from translator.plan.build import build_plan
 from translator.plan.calls import Plan
 from translator.plan.fold import fold as fold_norms
+from translator.plan.registry import load_rules
 from translator.types import Layout
 
 Progress = Callable[[str], None]
@@ -37,16 +38,41 @@ def translate(
     on_stage: Progress = lambda stage: None,
 ) -> EngineResult:
     """Translate a module. Raises UnsupportedError where an op, or a setting of one, has no faithful Keras twin."""
-    timing: dict[str, float] = {}
-    clock = _Clock(timing, on_stage)
+    clock = _Clock({}, on_stage)
     clock.start("capture")
     captured = capture(module, example_inputs, example_kwargs=example_kwargs, name=name)
+    return _translated(captured, partial(state_of, module), clock, fold=fold)
+
+
+def known_ops() -> frozenset[str]:
+    """The ONNX ops that are translated as they are."""
+    return frozenset(load_rules()) | RESOLVED
+
+
+def translate_captured(captured: Captured, state: Mapping[str, np.ndarray]) -> EngineResult:
+    """Translate what is captured already, such as an ONNX model; `state` has its weights by name.
+
+    A model that takes float64 gives one that computes in float64.
+    """
+    double = any(v.dtype is not None and v.dtype.name == "DOUBLE" for v in captured.model.graph.inputs)
+    clock = _Clock({}, lambda stage: None)
+    return _translated(captured, lambda: state, clock, floats="float64" if double else "float32")
+
+
+def _translated(
+    captured: Captured,
+    state: Callable[[], Mapping[str, np.ndarray]],
+    clock: _Clock,
+    *,
+    fold: bool = False,
+    floats: str = "float32",
+) -> EngineResult:
     clock.start("plan")
     plan = plan_of(captured)
     if fold:
         plan = fold_norms(plan)
     clock.start("emit")
-    emitted = emit(plan, state_of(module))
+    emitted = emit(plan, state(), floats=floats)
     clock.stop()
     return EngineResult(
         model=emitted.model,
@@ -54,7 +80,7 @@ def translate(
         load_state=partial(_load, plan, emitted),
         plan=plan,
         bindings=tuple((emitted.paths[n], b) for n, b in bound(plan) if b.constant is None),
-        timing=timing,
+        timing=clock.timing,
         lost=plan.lost,
         notes=(*captured.notes, *plan.notes),
     )
@@ -138,7 +164,7 @@ class _Clock:
     """Seconds by stage, and a word to whoever shows progress."""
 
     def __init__(self, timing: dict[str, float], on_stage: Progress) -> None:
-        self._timing, self._on_stage = timing, on_stage
+        self.timing, self._on_stage = timing, on_stage
         self._stage, self._since = "", 0.0
 
     def start(self, stage: str) -> None:
@@ -148,5 +174,5 @@ class _Clock:
 
     def stop(self) -> None:
         if self._stage:
-            self._timing[self._stage] = time.perf_counter() - self._since
+            self.timing[self._stage] = time.perf_counter() - self._since
         self._stage = ""
