@@ -1,0 +1,177 @@
+"""Random PyTorch networks through convert and proof: every one must be proven, or refused by name.
+
+    scripts/fuzz.py                         200 networks from seed 0
+    scripts/fuzz.py --count 5000 --start 0 --output out/fuzz.jsonl
+    scripts/fuzz.py --seed 1234             one network, shown; cut down to the steps that fail if it does
+
+Networks have 1 to 5 dimensions, odd sizes, branches, joins, modules used again and every layer with random legal
+settings (scripts/fuzzing). Several are translated side by side in one model, which costs far less than one each; where
+that model isn't proven, each is asked by itself. Results that are in --output already are not computed again. The exit
+status is 1 if any network is wrong or crashed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+PROVEN, REFUSED, WRONG, CRASHED, UNUSABLE = "proven", "refused", "wrong", "crashed", "unusable"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--start", type=int, default=0, help="the first seed")
+    parser.add_argument("--together", type=int, default=8, help="networks in one model")
+    parser.add_argument("--output", default=str(ROOT / "out" / "fuzz.jsonl"))
+    parser.add_argument("--seed", type=int, help="one network by its seed")
+    parser.add_argument("--minutes", type=float, help="stop after this long")
+    options = parser.parse_args(arguments)
+    from translator import runtime
+
+    runtime.prepare()
+    if options.seed is not None:
+        return show(options.seed)
+    return many(options)
+
+
+def many(options: argparse.Namespace) -> int:
+    """Every seed that has no result yet, in groups."""
+    output = Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    wanted = range(options.start, options.start + options.count)
+    rows = {r["seed"]: r for r in map(json.loads, output.read_text().splitlines())} if output.exists() else {}
+    todo = [seed for seed in wanted if seed not in rows]
+    start = time.perf_counter()
+    for index in range(0, len(todo), options.together):
+        if options.minutes and time.perf_counter() - start > options.minutes * 60:
+            break
+        for row in group(todo[index : index + options.together]):
+            rows[row["seed"]] = row
+            with output.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            if row["status"] in (WRONG, CRASHED):
+                print(f"{row['status']}: --seed {row['seed']}: {row['message']}", flush=True)
+    done = [rows[seed] for seed in wanted if seed in rows]
+    counts = Counter(r["status"] for r in done)
+    words = ", ".join(f"{n:,} {status}" for status, n in counts.most_common())
+    print(f"seeds {wanted.start} to {wanted.stop - 1}: {len(done):,} networks, {words}")
+    for message, n in Counter(r["message"].split("\n")[0] for r in done if r["status"] == REFUSED).most_common(30):
+        print(f"  refused {n:4d}  {message}")
+    return int(any(r["status"] in (WRONG, CRASHED) for r in done))
+
+
+def group(seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The results of some seeds: asked together, and each by itself where that isn't proven."""
+    from scripts.fuzzing.networks import recipe
+
+    recipes = [recipe(seed) for seed in seeds]
+    status, message = asked(recipes)
+    if status == PROVEN:
+        yield from ({"seed": r.seed, "status": PROVEN, "message": ""} for r in recipes)
+    elif len(recipes) == 1:
+        yield {"seed": recipes[0].seed, "status": status, "message": message, "network": str(recipes[0])}
+    else:
+        for seed in seeds:
+            yield from group([seed])
+
+
+def asked(recipes: Sequence[Any]) -> tuple[str, str]:
+    """What becomes of networks translated side by side: (status, message)."""
+    import keras
+    import torch
+
+    from scripts.fuzzing.networks import Network, example
+    from translator.engines.native import translate
+    from translator.errors import InputError
+    from translator.verdict import Verdict
+    from translator.verify.proof import ProofOptions, Subject, prove
+
+    networks = [Network(r) for r in recipes]
+    module = Together(networks).eval() if len(networks) > 1 else networks[0].eval()
+    inputs = tuple(example(r) for r in recipes)
+    try:
+        with torch.no_grad():
+            module(*(x.clone() for x in inputs))
+        result = translate(module, inputs)
+        subject = Subject(keras_model=result.model, claims=result.claims, load_state=result.load_state)
+        report = prove(module, inputs, subject, ProofOptions(dtypes=("float64",)))
+    except InputError as error:
+        return REFUSED, str(error)
+    except Exception as error:  # noqa: BLE001 - a crash is a result here, and makes the run fail
+        return CRASHED, f"{type(error).__name__}: {str(error)[:400]}"
+    finally:
+        keras.backend.clear_session()
+    if report.verdict is not Verdict.DIFFERENT:
+        return PROVEN, ""
+    return WRONG, f"{report.first_wrong}: " + "; ".join(f"{c.name}: {c.detail}" for c in report.checks if not c.ok)[
+        :400
+    ]
+
+
+def Together(networks: Sequence[Any]) -> Any:  # noqa: N802 - a module, made late so that torch is imported late
+    """Networks side by side, each with an input of its own."""
+    from torch import nn
+
+    class Side(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.networks = nn.ModuleList(networks)
+
+        def forward(self, *inputs: Any) -> list[Any]:
+            return [network(x) for network, x in zip(self.networks, inputs, strict=True)]
+
+    return Side()
+
+
+def show(seed: int) -> int:
+    """One network, and the smallest part of it that fails the same way."""
+    from scripts.fuzzing.networks import recipe
+
+    found = recipe(seed)
+    status, message = asked([found])
+    print(found)
+    print(f"{status}: {message}")
+    if status not in (WRONG, CRASHED):
+        return 0
+    smaller = True
+    while smaller:
+        smaller = False
+        for index in reversed(range(len(found.steps))):
+            candidate = found.without(index) if len(found.steps) > 1 else None
+            if candidate is not None and runs(candidate) and asked([candidate])[0] == status:
+                found, smaller = candidate, True
+                break
+    print("\ncut down:")
+    print(found)
+    print("{}: {}".format(*asked([found])))
+    return 1
+
+
+def runs(candidate: Any) -> bool:
+    """Whether PyTorch takes what is left."""
+    import torch
+
+    from scripts.fuzzing.networks import Network, example
+
+    try:
+        with torch.no_grad():
+            Network(candidate).eval()(example(candidate))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(main())
