@@ -383,10 +383,26 @@ def test_what_is_no_source_is_refused_with_what_to_do(spec: str, message: str) -
 
 
 def test_what_is_not_supported_is_refused_by_name(tmp_path: Path) -> None:
-    for name in ("a.pt2", "a.onnx"):
-        (tmp_path / name).touch()
-        assert "not supported as a source yet" in refusal(str(tmp_path / name), UnsupportedError)
+    (tmp_path / "a.onnx").touch()
+    assert "not supported as a source yet" in refusal(str(tmp_path / "a.onnx"), UnsupportedError)
     assert "take a list of images" in refusal("torchvision:ssdlite320_mobilenet_v3_large", UnsupportedError)
+
+
+def test_a_saved_program_keeps_its_modules_and_its_example(network: str, tmp_path: Path) -> None:
+    model = load_source(f"{network}:Net", input_shapes=SHAPE).module
+    program = torch.export.export(model, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    loaded = load_source(str(tmp_path / "net.pt2"))
+    assert loaded.name == "net"
+    assert [tuple(x.shape) for x in loaded.example_inputs] == SHAPE
+    assert {name for name, _ in loaded.module.named_children()} == {"conv", "bn"}
+    x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.module(x), model(x))
+
+
+def test_a_file_that_is_no_saved_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pt2").write_bytes(b"not a program")
+    assert "not a program that torch.export.load() reads" in refusal(str(tmp_path / "a.pt2"))
 
 
 def test_an_unknown_input_shape_is_asked_for(network: str) -> None:

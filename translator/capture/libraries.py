@@ -99,7 +99,6 @@ def build_transformers(spec: Spec) -> nn.Module:
 
     def build(**settings: Any) -> Any:
         config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, **settings)
-        config.return_dict = False  # plain tuples: what the exporter can trace
         if hasattr(config, "use_cache"):
             config.use_cache = False
         if has_weights:

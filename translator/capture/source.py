@@ -13,6 +13,7 @@ from translator import runtime
 from translator.capture import examples, libraries
 from translator.capture.checkpoint import load_into, read_checkpoint
 from translator.capture.modes import evaluating
+from translator.capture.program import build_program
 from translator.config import SourceRequest
 from translator.errors import InputError, UnsupportedError
 from translator.user_code import SOURCE_FORMS, Spec, a, make, owner, parse_spec, users_code
@@ -195,6 +196,8 @@ def _refuse_files(spec: Spec) -> None:
     if path.suffix in (".pt2", ".onnx"):
         if not path.is_file():
             raise InputError(f"{spec.text}: no such file", fix=f"give {SOURCE_FORMS}")
+        if path.suffix == ".pt2":
+            return
         raise UnsupportedError(
             f"{spec.text}: {path.suffix} files are not supported as a source yet",
             reason="export",
@@ -211,6 +214,8 @@ def _refuse_files(spec: Spec) -> None:
 def _build(spec: Spec, seed: int) -> Any:
     if spec.left in LIBRARIES:
         return LIBRARIES[spec.left](spec)
+    if spec.left.endswith(".pt2"):
+        return build_program(Path(spec.left))
     import torch
 
     return make(spec, "nn.Module", seed=lambda: torch.manual_seed(seed))
@@ -272,7 +277,7 @@ def _model_name(spec: Spec) -> str:
     if spec.left == "hf":
         path = Path(spec.right)
         return (path.parent if path.suffix else path).resolve().name
-    return spec.right.rpartition(".")[2]
+    return spec.right.rpartition(".")[2] or Path(spec.left).stem
 
 
 @contextmanager
