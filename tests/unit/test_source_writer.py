@@ -76,7 +76,7 @@ class Shared(nn.Module):
 class Keywords(nn.Module):
     """Names that are builtins, Keras' own attributes, or the written file's; and some that will be made keywords."""
 
-    NAMES = ("klass", "lampda", "input", "output", "name", "layers", "keras", "x", "dtype", "stack", "build")
+    NAMES = ("größe", "klass", "lampda", "input", "output", "name", "layers", "keras", "x", "dtype", "stack", "build")
 
     def __init__(self) -> None:
         super().__init__()

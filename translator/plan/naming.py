@@ -35,8 +35,11 @@ class Namer:
 
 
 def clean(path: str) -> str:
-    """`layer1.0.conv1` → `layer1_0_conv1`; anything that isn't a letter, a digit or "_" becomes "_"."""
-    name = re.sub(r"\W", "_", path)
+    """`layer1.0.conv1` → `layer1_0_conv1`; anything that isn't an ASCII letter, a digit or "_" becomes "_".
+
+    TensorFlow refuses other letters in the names of its scopes.
+    """
+    name = re.sub(r"\W", "_", path, flags=re.ASCII)
     return f"m_{name}" if name[:1] in ("_", "") else name
 
 
