@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,24 +69,32 @@ def fault(name: str, group: str, *, training: bool = False) -> Callable[[Plant],
 def homes(claims: Claims, model: keras.Model) -> dict[str, str]:
     """For each Keras operation the PyTorch module whose result it makes; for others that of the next one that has."""
     home: dict[str, str] = {}
+    claimed: set[str] = set()
     for claim in sorted(claims.modules, key=lambda c: -c.path.count(".") - (c.path != "")):
         for value in claim.outputs:
             if value is not None:
                 home.setdefault(value.keras.operation, claim.path)
+                claimed.add(value.keras.operation)
     for operation in reversed(model.operations):
         if operation.name not in home:
             readers = [n.operation.name for n in operation._outbound_nodes]
             home[operation.name] = next((home[r] for r in readers if r in home), "")
-        if type(operation).__name__ in ("Add", "Concatenate", "Multiply"):
+        if type(operation).__name__ in _FUNCTIONS and operation.name not in claimed:
             home[operation.name] = _container(operation, home)
     return home
 
 
+_FUNCTIONS = ("Add", "Concatenate", "Multiply", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
+"""Operations that stand for a function in a forward, where no module claims them."""
+
+
 def _container(operation: Any, home: Mapping[str, str]) -> str:
-    """A sum stands in the forward of the module around the last of what it adds up."""
+    """A function stands in the forward of the module around what it reads and what reads it."""
     inside = [home.get(t._keras_history.operation.name, "") for t in operation._inbound_nodes[0].input_tensors]
     deepest = max(inside, key=lambda path: path.count("."), default="")
-    return deepest.rpartition(".")[0] or home.get(operation.name, "")
+    shared = zip(deepest.split("."), home.get(operation.name, "").split("."), strict=False)
+    around = itertools.takewhile(lambda pair: pair[0] == pair[1], shared)
+    return ".".join(part for part, _ in around)
 
 
 def layers_of(config: Config, *classes: str) -> list[Layer]:

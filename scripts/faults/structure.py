@@ -341,11 +341,11 @@ def early_residual(right: Right, rng: np.random.Generator) -> Planted | None:
     sums = _of_class(right, "Add")
     found = []
     for before, now in itertools.pairwise(sums):
-        here, there = sources(now), sources(before)
-        shapes = {t: _shape(right, t) for t in (*here, *there)}
-        early = [t for t in there if shapes[t] == shapes[here[-1]] and t != here[-1] and len(readers(config, t)) > 1]
-        if early:
-            found.append((now["name"], here[-1], early[-1]))
+        here, there = (
+            [t for t in sources(layer) if len(readers(config, t)) > 1] for layer in (now, before)
+        )  # fmt: skip
+        if here and there and here[-1] != there[-1] and _shape(right, here[-1]) == _shape(right, there[-1]):
+            found.append((now["name"], here[-1], there[-1]))
     chosen = pick(rng, found)
     if chosen is None:
         return None

@@ -244,7 +244,7 @@ def _to_keras(
 ) -> Transfer:
     module, alignment = _aligned(module, model, inputs, kwargs)
     _check_match(alignment, partial=partial)
-    behind = tensors_behind(alignment, alignment.left.outputs[0]) if alignment.left.outputs else frozenset()
+    behind = tensors_behind(alignment)
     moves = plan_to_keras(alignment, behind=behind, partial=partial, fold_epsilon=fold_epsilon)
     load(moves.bound, state_arrays(module), neutralise=True)
     alignment = alignment.with_bound(moves.bound)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from translator.audit.bind import Bound
 from translator.audit.keras_network import KerasNetwork
@@ -27,7 +27,8 @@ def claims_of(
     """Every module call whose result has a twin, the models' own inputs and outputs, and every variable."""
     say = _Sayer(keras_side, values)
     covers = {**_absorbed(left, torch_side.calls), **_never_negative(left, pairs)}
-    covers = _with_inner(covers, torch_side.calls, [t for t, _ in pairs], say)
+    held = {name for b in bound for name in b.tensors}
+    covers = _with_inner(covers, torch_side.calls, [t for t, _ in pairs], say, held)
     silent = {key for covered in covers.values() for key in covered}
     modules = [
         claim
@@ -93,13 +94,19 @@ def _absorbed(left: Network, calls: Sequence[ModuleCall]) -> dict[Key, tuple[Key
 
 
 def _with_inner(
-    covers: Mapping[Key, tuple[Key, ...]], calls: Sequence[ModuleCall], paired: Sequence[Unit], say: _Sayer
+    covers: Mapping[Key, tuple[Key, ...]],
+    calls: Sequence[ModuleCall],
+    paired: Sequence[Unit],
+    say: _Sayer,
+    held: Collection[str],
 ) -> dict[Key, tuple[Key, ...]]:
-    """A layer whose partner is a part of a Keras layer has no value there: the call around it speaks for it."""
+    """A layer whose partner is a part of a Keras layer has no value there, nor has a table that is looked up at 0, 1,
+    2 …: the call around it speaks for it."""
     found = dict(covers)
     order = {(c.path, c.call): place for place, c in enumerate(calls)}
     spoken = {key for covered in covers.values() for key in covered}
     inner = {(u.path, u.call) for p in paired for u in (p, *p.absorbed) if u.module is not None}
+    inner |= {(c.path, c.call) for c in calls if _is_table(c, held)}
     for call in calls:
         key = (call.path, call.call)
         if not call.leaf or key not in inner or key in spoken or any(say.value(v) for v in call.outputs):
@@ -112,6 +119,12 @@ def _with_inner(
             outer = (around[0].path, around[0].call)
             found[outer] = tuple(sorted({*found.get(outer, ()), key}, key=lambda k: order[k]))
     return found
+
+
+def _is_table(call: ModuleCall, held: Collection[str]) -> bool:
+    """Whether a call reads nothing of the model's inputs, and its weights are in Keras all the same."""
+    names = [f"{call.path}.{name}" for name, _ in call.module.named_parameters()]
+    return call.leaf and not any(v is not None for v in call.outputs) and bool(names) and set(names) <= set(held)
 
 
 def _never_negative(left: Network, pairs: Sequence[tuple[Unit, Unit]]) -> dict[Key, tuple[Key, ...]]:

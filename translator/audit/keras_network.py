@@ -20,7 +20,7 @@ from translator.verify.facts_keras import inner_activation, keras_facts, window_
 from translator.verify.keras_graph import KerasGraph, Step
 from translator.verify.keras_kinds import call_argument, keras_class, keras_classes, presence
 from translator.verify.keras_layers import owners
-from translator.verify.keras_record import ReadVariable
+from translator.verify.keras_record import ReadVariable, reads_only_sizes
 from translator.verify.keras_split import BEFORE, ActivationHalf
 
 _JOINS = {
@@ -168,7 +168,7 @@ class _Builder:
         data = [n for n in read if n not in self.made_of]
         weights = (*weights_of(step, self.owned), *arguments_of(step, self.owned))
         held = tuple(w for n in dict.fromkeys(read) for w in self.made_of.get(n, ()))
-        if _free_parameter(step) or (not data and (held or weights)):
+        if _free_parameter(step) or (not data and (held or weights)) or self._is_table(step, weights):
             self.made_of.update(dict.fromkeys(step.outputs, (*held, *weights)))
             return
         facts = facts_of(step.operation, self._sizes(step, data))
@@ -189,6 +189,13 @@ class _Builder:
             self.past.update(dict.fromkeys(step.outputs, tuple(dict.fromkeys(data))))
             if (scalar := _scalar_step(step)) is not None:
                 self.scalars[step.outputs[0]] = scalar
+
+    def _is_table(self, step: Step, weights: Sequence[Weight]) -> bool:
+        """A layer of its own weights that only asks for sizes."""
+        layer = step.operation
+        if not weights or not isinstance(layer, keras.layers.Layer) or keras_facts(layer) is not None:
+            return False
+        return reads_only_sizes(layer, step.node, {t: self.shapes[n] for t, n in step.bound.items()})
 
     def _join(self, step: Step, data: Sequence[int]) -> str | None:
         if len(data) < 2:

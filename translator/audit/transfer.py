@@ -101,11 +101,11 @@ def _units(alignment: Alignment) -> Iterator[Unit]:
         yield from unit.absorbed
 
 
-def tensors_behind(alignment: Alignment, end: int) -> frozenset[str]:
-    """Names of the tensors of layers that only what is behind PyTorch's value `end` needs."""
+def tensors_behind(alignment: Alignment) -> frozenset[str]:
+    """Names of the tensors of layers that no result of PyTorch's needs."""
     made, wiring = alignment.left.producers(), alignment.left.wiring()
     needed: set[int] = set()
-    stack = [made[s] for s in alignment.left.sources(end) if s in made]
+    stack = [made[s] for end in alignment.left.outputs for s in alignment.left.sources(end) if s in made]
     while stack:
         unit = stack.pop()
         if unit not in needed:

@@ -55,13 +55,24 @@ def match_values(
     values = walk.values
     for a, b in walk.inputs.items():
         values.inputs.append((b, choose(left.shapes[a], right.shapes[b], None, values.layouts.get(a))))
-    for a, b in zip(left.outputs, right.outputs, strict=False):
+    for a, b in _output_pairs(values.twins, left.outputs, right.outputs):
         if a not in values.twins and b not in values.twins.values():
             walk.note(a, b, None, walk.inherited(a))
         same = values.twins.get(a) == b
         own = values.layouts.get(a)
         values.outputs.append((b, own if same else choose(left.shapes[a], right.shapes[b], None, own)))
     return values
+
+
+def _output_pairs(twins: Mapping[int, int], ours: Sequence[int], theirs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Which output is which: those that are each other's already (a dict has an order of its own), then in order."""
+    known = {a: twins[a] for a in ours if twins.get(a) in theirs}
+    rest = iter([b for b in theirs if b not in known.values()])
+    for a in ours:
+        b = known.get(a)
+        b = next(rest, None) if b is None else b
+        if b is not None:
+            yield a, b
 
 
 class _Walk:

@@ -52,7 +52,24 @@ def is_composite(layer: keras.layers.Layer) -> bool:
     home = type(layer).call.__module__
     if functional(layer) is not None or (home.startswith("keras.") and home != _LAMBDA):
         return False
-    return bool(layer._layers) or home == _LAMBDA or keras_facts(layer) is None
+    if layer._layers:
+        return True
+    return not _asks_for_sizes(layer) and (home == _LAMBDA or keras_facts(layer) is None)
+
+
+_NOT_CALLED = ("__init__", "build", "get_config", "from_config")
+
+
+def _asks_for_sizes(layer: keras.layers.Layer) -> bool:
+    """Whether the layer's code looks at shapes: followed with an open size, it would write down a None.
+
+    Layers of layers are followed nevertheless, since they have to be, and again with a number where it fails.
+    """
+    own = [cls for cls in type(layer).__mro__ if not cls.__module__.startswith("keras.")]
+    functions = [f for cls in own for name, f in vars(cls).items() if name not in _NOT_CALLED and "compute" not in name]
+    functions.append(getattr(layer, "function", None))
+    codes = [f.__code__ for f in functions if inspect.isfunction(f)]
+    return any("shape" in code.co_names for code in codes)
 
 
 def _inner(model: keras.Model) -> Iterator[keras.layers.Layer]:
@@ -217,6 +234,25 @@ def _constant_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     outputs = layer.compute_output_spec(*args, **kwargs)
     Node(operation=layer, call_args=args, call_kwargs=kwargs, outputs=outputs)
     return outputs
+
+
+def reads_only_sizes(layer: keras.layers.Layer, node: Any, shapes: Mapping[int, Shape]) -> bool:
+    """Whether a layer's result, in this call, depends on its weights and the sizes of what it is given, not on the
+    numbers: a table of positions. shapes: concrete ones of the call's tensors, by id."""
+    given = {key: keras.KerasTensor(shape, dtype="float32") for key, shape in shapes.items()}
+    args, kwargs = node.arguments.fill_in(given)
+    with _untouched(layer), suppress(*_CALL_ERRORS), _variables_symbolic(layer, lambda found: found):
+        stack = [t for t in keras.tree.flatten(layer.call(*args, **kwargs)) if isinstance(t, keras.KerasTensor)]
+        found, own = bool(stack), {id(t) for t in given.values()}
+        while stack:
+            tensor = stack.pop()
+            history = getattr(tensor, "_keras_history", None)
+            if id(tensor) in own:
+                return False
+            if history is not None and history.operation is not None:
+                stack.extend(history.operation._inbound_nodes[history.node_index].input_tensors)
+        return found
+    return False
 
 
 @contextmanager
