@@ -128,14 +128,21 @@ def test_probabilities_that_do_not_sum_to_one_need_the_registered_loss_and_the_m
 
 
 @law
-@given(seed=seeds, weighted=st.booleans(), reduction=reductions, spatial=st.sampled_from([(), (4,)]))
-def test_nll(seed, weighted, reduction, spatial):
+@given(
+    seed=seeds,
+    weighted=st.booleans(),
+    reduction=reductions,
+    spatial=st.sampled_from([(), (4,)]),
+    ignored=st.sampled_from([-100, 0, 3]),
+)
+def test_nll(seed, weighted, reduction, spatial, ignored):
     rng = np.random.default_rng(seed)
     output = np.log(np.moveaxis(rng.dirichlet(np.ones(4), (5, *spatial)), -1, 1))
     labels = rng.integers(0, 4, size=(5, *spatial))
-    labels.reshape(-1)[2] = -100
+    labels.reshape(-1)[:3] = [1, 2, ignored]
     weight = torch.tensor(rng.uniform(0.1, 3.0, 4)) if weighted else None
-    assert_same(nn.NLLLoss(weight=weight, reduction=reduction), output, labels, class_axis=1)
+    loss = nn.NLLLoss(weight=weight, ignore_index=ignored, reduction=reduction)
+    assert_same(loss, output, labels, class_axis=1)
 
 
 @law

@@ -245,6 +245,48 @@ def test_parameter_groups_become_one_optimizer_each(rng):
             close(variable, param)
 
 
+@settings(law, max_examples=12)
+@given(
+    seed=seeds,
+    kind=st.sampled_from(["sgd", "adam", "adamw", "rmsprop"]),
+    rate=st.tuples(rates, rates),
+    decay=st.tuples(decays, decays),
+    flag=st.tuples(st.booleans(), st.booleans()),
+    schedule=st.sampled_from(["none", "step", "exponential", "lambda"]),
+)
+def test_groups_with_settings_of_their_own(seed, kind, rate, decay, flag, schedule):
+    """flag: nesterov, amsgrad or centered, as the optimizer has it."""
+    rng = np.random.default_rng(seed)
+    params = [torch.nn.Parameter(torch.tensor(rng.normal(size=shape))) for shape in SHAPES]
+    cls, more, setting = {
+        "sgd": (torch.optim.SGD, {"momentum": 0.9}, "nesterov"),
+        "adam": (torch.optim.Adam, {}, "amsgrad"),
+        "adamw": (torch.optim.AdamW, {}, "amsgrad"),
+        "rmsprop": (torch.optim.RMSprop, {"momentum": 0.5}, "centered"),
+    }[kind]
+    optimizer = cls(
+        [
+            {"params": [p], "lr": lr, "weight_decay": share, setting: on}
+            for p, lr, share, on in zip(params, rate, decay, flag, strict=True)
+        ],
+        lr=0.1,
+        **more,
+    )
+    scheduler = scheduler_of(schedule, optimizer)
+    variables = [keras.Variable(p.detach().numpy(), name=f"v{i}") for i, p in enumerate(params)]
+    mapped = map_optimizer(optimizer, scheduler=scheduler, epochs=STEPS, variables=[[v.path] for v in variables])
+    twin = exact_in_float64(mapped.keras)
+    for _ in range(5):
+        for param in params:
+            param.grad = torch.tensor(rng.normal(size=param.shape))
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        twin.apply([tf.constant(p.grad.numpy()) for p in params], variables)
+        for param, variable in zip(params, variables, strict=True):
+            close(variable, param)
+
+
 def test_several_groups_without_their_variables_are_refused():
     params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     with pytest.raises(InputError, match="2 parameter groups, and it isn't said which Keras variables"):

@@ -367,6 +367,18 @@ def test_frozen_layers_are_named(example):
     assert "frozen-in-keras" in kinds(parity(Net(), example, model, options=QUICK))
 
 
+def test_what_is_frozen_in_pytorch_stands_still_in_keras_too(example):
+    module = Net()
+    module.conv.requires_grad_(requires_grad=False)
+    module.bn.requires_grad_(requires_grad=False)
+    report = parity(module, example, twin(exact=True), options=QUICK)
+    assert report.verdict is Verdict.EQUAL
+    assert {row.torch: row.weight for row in report.tensors if row.gradient is None and row.kind == "parameter"} == {
+        "conv.weight": 0.0, "bn.weight": 0.0, "bn.bias": 0.0,
+    }  # fmt: skip
+    assert "3 variables whose parameters stand in no group, or are frozen" in " ".join(report.notes)
+
+
 def test_a_module_that_stays_random_in_training_is_refused(example):
     class Noisy(Net):
         def forward(self, x):
