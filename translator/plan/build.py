@@ -9,7 +9,7 @@ from translator.graph.view import Graph, NodeView, Ports
 from translator.layout.assign import Assignment
 from translator.plan.calls import ModuleCall, Plan, Ref, ValueInfo
 from translator.plan.context import PlanContext
-from translator.plan.materialise import free_weight, plain
+from translator.plan.materialise import free_weight, held_exactly
 from translator.plan.naming import Namer, clean
 from translator.plan.registry import load_rules
 from translator.types import Layout, Origin
@@ -98,7 +98,7 @@ def _constant_output(name: str, context: PlanContext) -> None:
             reason="data-dependent-shape",
             fix="leave it out of the model's outputs",
         )
-    held = source if source is not None else plain(array, context.dtype(name))  # type: ignore[arg-type]
+    held = source if source is not None else held_exactly(array, context.dtype(name))  # type: ignore[arg-type]
     context.values[name] = free_weight(context, node, name, held)
     if array is not None and array.dtype.kind in "iu":
         context.values[name] = context.op(node, "cast", context.values[name], context.dtype(name), role="constant")

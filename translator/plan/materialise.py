@@ -48,21 +48,22 @@ class Materialiser:
         array = plain(exact, self._context.dtype(value))
         rest = remainder(exact, array)
         if rest is not None:
-            return self._in_two(node, value, array, rest, target)
+            return self._in_two(node, value, exact, array, rest, target)
         if array.size > LARGE:
             return self._weight(node, value, array, target)
         return array
 
-    def _in_two(self, node: NodeView, value: str, array: np.ndarray, rest: np.ndarray, target: Layout) -> Ref:
+    def _in_two(
+        self, node: NodeView, value: str, exact: np.ndarray, array: np.ndarray, rest: np.ndarray, target: Layout
+    ) -> Ref:
         """Numbers that float32 can't hold, as a sum of two that it can: exact where the model computes in float64."""
         context, key = self._context, (value, target)
         if key not in self._made:
-            large = array.size > LARGE
-            high = free_weight(context, node, f"{value}.high", array) if large else array
-            low = free_weight(context, node, f"{value}.low", rest) if large else rest
-            if not isinstance(high, Ref):
-                high = context.op(node, "add", zero_float(context, node), high, role="high", main=False)
-            self._made[key] = context.op(node, "add", high, low, role="exact", main=False)
+            if array.size > LARGE:
+                self._made[key] = free_weight(context, node, value, exact)
+                return self._made[key]
+            high = context.op(node, "add", zero_float(context, node), array, role="high", main=False)
+            self._made[key] = context.op(node, "add", high, rest, role="exact", main=False)
         return self._made[key]
 
     def _weight(self, node: NodeView, value: str, source: Derived | np.ndarray, target: Layout) -> Ref:
@@ -102,6 +103,12 @@ def plain(array: np.ndarray, dtype: str) -> np.ndarray:
     return array
 
 
+def held_exactly(array: np.ndarray, dtype: str) -> np.ndarray:
+    """`plain`, but doubles that float32 can't hold stay as they are: `free_weight` makes two weights of them."""
+    whole = plain(array, dtype)
+    return whole if remainder(array, whole) is None else array
+
+
 def remainder(exact: np.ndarray, held: np.ndarray) -> np.ndarray | None:
     """What float32 numbers leave out of the doubles that they stand for; None where they hold all that counts."""
     if exact.dtype != np.float64 or held.dtype != np.float32 or not np.isfinite(held).all():
@@ -109,6 +116,11 @@ def remainder(exact: np.ndarray, held: np.ndarray) -> np.ndarray | None:
     rest = exact - held.astype(np.float64)
     significant = np.abs(rest).max(initial=0.0) > 1e-13 * np.abs(exact).max(initial=0.0)
     return rest.astype(np.float32) if significant else None
+
+
+def _halves(exact: np.ndarray) -> tuple[tuple[str, np.ndarray], ...]:
+    high = exact.astype(np.float32)
+    return ("high", high), ("low", (exact - high).astype(np.float32))
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -125,6 +137,9 @@ def free_weight(context: PlanContext, node: NodeView, value: str, source: Derive
     size = int(np.prod(source.shape, dtype=np.int64))
     if not size:
         raise node.unsupported("a tensor without elements", reason="attribute")
+    if isinstance(source, np.ndarray) and source.dtype == np.float64:
+        high, low = (free_weight(context, node, f"{value}.{part}", held) for part, held in _halves(source))
+        return context.op(node, "add", high, low, role="exact", main=False)
     name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
     node = owned(node, name, context)
     short = name.rsplit(".", 1)[-1]
@@ -182,6 +197,9 @@ def held(context: PlanContext, node: NodeView, name: str, array: np.ndarray) -> 
 
 def repeated_weight(context: PlanContext, node: NodeView, value: str, source: Derived | np.ndarray, dim: SymDim) -> Ref:
     """A weight of shape (1, …) repeated along the dynamic dimension `dim`, in front: a class token for each sample."""
+    if isinstance(source, np.ndarray) and source.dtype == np.float64:
+        high, low = (repeated_weight(context, node, f"{value}.{part}", held, dim) for part, held in _halves(source))
+        return context.op(node, "add", high, low, role="exact", main=False)
     size = int(np.prod(source.shape, dtype=np.int64))
     name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
     index = context.op(node, "cast", zeros(context, node, dim), "int32", role="index", main=False)

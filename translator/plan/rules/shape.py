@@ -10,7 +10,7 @@ from translator.graph.view import NodeView
 from translator.layout.kinds import new_axes, removed_axes
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
-from translator.plan.materialise import free_weight, plain, repeated_weight, zeros
+from translator.plan.materialise import free_weight, held_exactly, repeated_weight, zeros
 from translator.plan.registry import rule
 from translator.types import Layout, Shape
 
@@ -103,7 +103,7 @@ def _own(node: NodeView, ctx: PlanContext, shape: tuple[SymDim, ...]) -> Derived
     found = ctx.graph.derived.get(value)
     if found is not None:
         return found.reshape(shape)
-    return plain(ctx.graph.constants[value].reshape(shape), ctx.dtype(value))
+    return held_exactly(ctx.graph.constants[value].reshape(shape), ctx.dtype(value))
 
 
 def _of_rank(node: NodeView, ctx: PlanContext, layout: Layout) -> Arg:
@@ -154,7 +154,7 @@ def _joined(node: NodeView, ctx: PlanContext, index: int) -> Ref:
     """A parameter or constant among the parts, repeated along dynamic axes that the whole has."""
     value, layout = node.inputs[index], ctx.out_layout(node)
     derived = ctx.graph.derived.get(value)
-    source = derived if derived is not None else plain(ctx.graph.constants[value], ctx.dtype(value))
+    source = derived if derived is not None else held_exactly(ctx.graph.constants[value], ctx.dtype(value))
     if derived is not None:
         return free_weight(ctx, node, value, derived.permute(layout.axes))
     return free_weight(ctx, node, value, np.transpose(source, layout.axes))  # type: ignore[arg-type]
