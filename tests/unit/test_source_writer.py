@@ -19,11 +19,12 @@ from torch import nn
 import translator
 from translator.capture.trace import capture
 from translator.emit.keras_model import emit
+from translator.emit.source.order import together
 from translator.emit.source.replay import check
 from translator.emit.source.write_plan import checked_source
 from translator.engines.native import plan_of
 from translator.errors import InputError, InternalError, UnsupportedError
-from translator.plan.calls import Plan
+from translator.plan.calls import OpCall, Plan, Ref
 
 
 class Block(nn.Module):
@@ -279,6 +280,21 @@ def test_blocks_that_read_all_before_them_gather_a_list(plans: dict[str, Plan]) 
     source = checked_source(plans["dense"])
     assert source.count("def gather(") == 1
     assert "features.append(gather(features" in source
+
+
+@pytest.mark.parametrize(
+    ("reads", "order"),
+    [("a", "a constant block1 block2 c"), ("block1", "a block1 constant block2 c")],
+    ids=["of what is outside", "of the block"],
+)
+def test_what_interrupts_a_block_comes_first_unless_it_is_made_of_the_block(reads: str, order: str) -> None:
+    def call(name: str, *inputs: str) -> OpCall:
+        return OpCall(name=name, op="add", args=tuple(Ref(i) for i in inputs), outputs=(name,), kwargs={})
+
+    chain = call("a"), call("block1", "a"), call("constant", reads), call("block2", "block1", "constant")
+    calls = [*chain, call("c", "block2")]
+    found = together(calls, lambda c: [("block", 0)] if c.name.startswith("block") else [])
+    assert " ".join(c.name for c in found) == order
 
 
 def test_a_shared_layer_is_made_once_and_called_twice(plans: dict[str, Plan]) -> None:

@@ -22,14 +22,19 @@ def together(calls: Sequence[Call], scopes: Callable[[Call], Iterable[Scope]]) -
         for scope in found:
             first.setdefault(scope, at)
             last[scope] = at
+    entered: dict[Scope, int] = {}
     made: dict[str, float] = {}
     places: list[float] = []
     for at, call in enumerate(calls):
-        around = {start for scope, start in first.items() if start < at < last[scope] and scope not in inside[at]}
+        around = {start for scope, start in entered.items() if scope not in inside[at]}
         needs = max(
             (made[v] for arg in (*call.args, *call.kwargs.values()) for v in refs(arg) if v in made), default=-1
         )
         place = next((start - 0.5 for start in sorted(around) if needs < start), float(at))
         places.append(place)
         made.update(dict.fromkeys(call.outputs, place))
+        entered.update({scope: first[scope] for scope in inside[at]})
+        for scope in inside[at]:
+            if last[scope] == at:
+                del entered[scope]
     return [calls[at] for at in sorted(range(len(calls)), key=lambda at: (places[at], at))]
