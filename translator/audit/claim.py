@@ -101,7 +101,7 @@ def _with_inner(
     held: Collection[str],
 ) -> dict[Key, tuple[Key, ...]]:
     """A layer whose partner is a part of a Keras layer has no value there, nor has a table that is looked up at 0, 1,
-    2 …: the call around it speaks for it."""
+    2 …: the call around it speaks for it, for a table the next one."""
     found = dict(covers)
     order = {(c.path, c.call): place for place, c in enumerate(calls)}
     spoken = {key for covered in covers.values() for key in covered}
@@ -111,9 +111,10 @@ def _with_inner(
         key = (call.path, call.call)
         if not call.leaf or key not in inner or key in spoken or any(say.value(v) for v in call.outputs):
             continue
+        table = _is_table(call, held)
         around = [
             c for c in calls[order[key] + 1 :]
-            if c.path and (call.path.startswith(c.path + ".")) and any(say.value(v) for v in c.outputs)
+            if c.path and (table or call.path.startswith(c.path + ".")) and any(say.value(v) for v in c.outputs)
         ]  # fmt: skip
         if around:
             outer = (around[0].path, around[0].call)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.ops.node import Node
 from keras.src.ops.operation import Operation
 
@@ -22,6 +23,7 @@ from translator.errors import UnsupportedError
 from translator.types import Shape
 from translator.verify.facts_keras import keras_facts
 from translator.verify.keras_graph import INPUT, KerasGraph, expand, functional, graph_of
+from translator.verify.keras_replay import backend_errors
 
 _LAMBDA = "keras.src.layers.core.lambda_layer"
 _CALL_ERRORS = (TypeError, ValueError, AttributeError, NotImplementedError, KeyError, IndexError, RuntimeError)
@@ -238,21 +240,24 @@ def _constant_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def reads_only_sizes(layer: keras.layers.Layer, node: Any, shapes: Mapping[int, Shape]) -> bool:
     """Whether a layer's result, in this call, depends on its weights and the sizes of what it is given, not on the
-    numbers: a table of positions. shapes: concrete ones of the call's tensors, by id."""
-    given = {key: keras.KerasTensor(shape, dtype="float32") for key, shape in shapes.items()}
-    args, kwargs = node.arguments.fill_in(given)
-    with _untouched(layer), suppress(*_CALL_ERRORS), _variables_symbolic(layer, lambda found: found):
-        stack = [t for t in keras.tree.flatten(layer.call(*args, **kwargs)) if isinstance(t, keras.KerasTensor)]
-        found, own = bool(stack), {id(t) for t in given.values()}
-        while stack:
-            tensor = stack.pop()
-            history = getattr(tensor, "_keras_history", None)
-            if id(tensor) in own:
-                return False
-            if history is not None and history.operation is not None:
-                stack.extend(history.operation._inbound_nodes[history.node_index].input_tensors)
-        return found
-    return False
+    numbers: a table of positions. It is asked twice, with weights of the moment. shapes: concrete ones, by id."""
+    own = [(w, np.array(keras.ops.convert_to_numpy(w))) for w in layer.weights]
+    dtypes = {id(t): t.dtype for t in node.input_tensors}
+    results = []
+    try:
+        for weight, value in own:
+            weight.assign(np.linspace(0.5, 1.5, value.size).reshape(value.shape).astype(value.dtype))
+        for number in (0, 1):
+            given = {key: keras.ops.full(shape, number, dtype=dtypes[key]) for key, shape in shapes.items()}
+            args, kwargs = node.arguments.fill_in(given)
+            flat = keras.tree.flatten(layer.call(*args, **{k: v for k, v in kwargs.items() if k != "training"}))
+            results.append([np.asarray(keras.ops.convert_to_numpy(t)) for t in flat])
+    except backend_errors():
+        return False
+    finally:
+        for weight, value in own:
+            weight.assign(value)
+    return all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @contextmanager
