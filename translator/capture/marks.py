@@ -39,6 +39,9 @@ _ADAPTIVE_POOLS: dict[Callable[..., Any], tuple[str, int]] = {
 }
 """The exporter writes them as strided views and gathers. With indices they stay as they are."""
 
+_ATTENTION = functional.scaled_dot_product_attention
+"""Also under a name that the user's code imported."""
+
 _ROLLS = frozenset({torch.roll, Tensor.roll})
 
 
@@ -49,7 +52,7 @@ class MarkMode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is functional.scaled_dot_product_attention:
+        if func is _ATTENTION:
             return mark_attention(*args, **kwargs)
         if func in _DROPOUTS:
             return _dropout(_DROPOUTS[func], *args, **kwargs)

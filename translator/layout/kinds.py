@@ -321,10 +321,16 @@ def _matmul(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 def _attention(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """keras.ops.dot_product_attention wants (batch, time, head, feature), PyTorch has (batch, head, time, feature)."""
     rank = graph.rank(node.inputs[0])
-    layout = Layout(axes=(0, 2, 1, 3)) if rank == 4 else Layout.identity(rank)
+    layout = Layout(axes=(0, 2, 1, 3)) if one_width(node, graph) else Layout.identity(rank)
     wanted = {v: layout for v in node.inputs[:3] if v in have}
     wanted |= {v: Layout.identity(graph.rank(v)) for v in node.inputs[3:] if v in have}
     return Demand(inputs=wanted, outputs=(layout,))
+
+
+def one_width(node: NodeView, graph: Graph) -> bool:
+    """Whether an attention has four axes and values as wide as queries: Keras takes its result to be so."""
+    query, _, value = node.inputs[:3]
+    return graph.rank(query) == 4 and graph.shapes[query][-1] == graph.shapes[value][-1]
 
 
 _MANY = frozenset({_spatial, _together, _matmul, _einsum, _gather, _attention, _own_order})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from translator.graph.view import NodeView
+from translator.layout.kinds import one_width
+from translator.plan.adding import add
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
@@ -16,10 +18,11 @@ def attention(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one dot_product_attention; a scale that float32 can't hold exactly is multiplied into the query before.
 
     Shapes: query (B, H, T, D), key and value (B, H, S, D) → (B, T, H, D) in Keras; mask broadcasts to (B, H, T, S).
-    Raises: UnsupportedError for other ranks. Source: torch.nn.functional.scaled_dot_product_attention.
+    Other ranks, and values of another width, are written out. Source: torch.nn.functional.scaled_dot_product_attention.
     """
-    rank = ctx.rank(node.inputs[0])
-    if rank != 4:
+    if float(node.attr("rate", "0")) > 0:
+        ctx.lost.append(f"{node.origin.module}: the dropout of attention weights (rate {node.attr('rate')})")
+    if not one_width(node, ctx.graph):
         return _explicit(node, ctx)
     query, key, value = (ctx.arg(node, i, like=Layout(axes=(0, 2, 1, 3))) for i in range(3))
     scale = float(node.attr("scale"))
@@ -30,8 +33,6 @@ def attention(node: NodeView, ctx: PlanContext) -> Ref:
         options["is_causal"] = True
     if node.has(3):
         options["mask" if ctx.dtype(node.inputs[3]) == "bool" else "bias"] = _mask(node, ctx)
-    if float(node.attr("rate", "0")) > 0:
-        ctx.lost.append(f"{node.origin.module}: the dropout of attention weights (rate {node.attr('rate')})")
     return ctx.op(node, "dot_product_attention", query, key, value, role="attention", **options)
 
 
@@ -57,7 +58,9 @@ def _explicit(node: NodeView, ctx: PlanContext) -> Ref:
     if node.has(3) and ctx.dtype(node.inputs[3]) == "bool":
         scores = ctx.op(node, "where", ctx.arg(node, 3, like=3), scores, float("-inf"), role="masked")
     elif node.has(3):
-        scores = ctx.op(node, "add", scores, ctx.arg(node, 3, like=3), role="biased")
+        bias = ctx.arg(node, 3, like=3)
+        shape = (*ctx.shape(node.inputs[0])[:-1], ctx.shape(node.inputs[1])[-2])
+        scores = add(node, ctx, (scores, shape), (bias, ctx.shape(node.inputs[3])), role="biased")
     if int(node.attr("causal", 0)):
         size = ctx.shape(node.inputs[0])[-2], ctx.shape(node.inputs[1])[-2]
         if size[0] is None or size[1] is None:
