@@ -290,14 +290,20 @@ def _trainable(ledger: Ledger) -> None:
     for booking in ledger.bookings:
         on = id(booking.variable) in trainable
         wanted = [t.parameter and t.tensor.requires_grad for t in booking.tensors]
-        if on == any(wanted):
+        if on == any(wanted) and (not on or all(wanted)):
             continue
         layer = booking.tensors[0].layer if booking.tensors else booking.owner
         ledger.differences.append(
             Difference(
                 kind="trainable",
                 layers=(layer,),
-                torch="trainable" if any(wanted) else "frozen" if wanted else "a constant",
+                torch="trainable"
+                if all(wanted) and wanted
+                else "frozen in part"
+                if any(wanted)
+                else "frozen"
+                if wanted
+                else "a constant",
                 keras="trainable" if on else "frozen",
                 effect=Effect.TRAINING,
                 fix=f"{booking.claim.variable}.trainable = {any(wanted)}",
@@ -328,14 +334,21 @@ def _gaps(ledger: Ledger) -> list[Gap]:
             folded.update({t.name: t for t in booking.tensors if t.parameter})
         elif any(t.statistic for t in booking.tensors):
             add("BN moving statistics, counted by Keras", size, layers)
-        elif booking.tensors and not any(t.parameter for t in booking.tensors):
-            add("buffers kept as weights", size, layers)
+        else:
+            add("buffers kept as weights", *_buffers(booking))
     for held in folded.values():
         add("weights folded together", -held.tensor.numel(), [held.layer])
     for held in ledger.unused:
         if held.parameter:
             add("parameters that inference does not use", -held.tensor.numel(), [held.layer])
     return [Gap(reason=r, count=n, layers=tuple(layers)) for r, (n, layers) in shares.items() if n]
+
+
+def _buffers(booking: Booking) -> tuple[int, list[str]]:
+    """How much of a variable is buffers in PyTorch, all of it or some pieces, and whose they are."""
+    counts = booking.claim.counts or tuple(t.tensor.numel() for t in booking.tensors)
+    found = [(n, t.layer) for n, t in zip(counts, booking.tensors, strict=False) if not t.parameter]
+    return sum(n for n, _ in found), [layer for _, layer in found]
 
 
 def _size(variable: Any) -> int:
