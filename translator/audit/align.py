@@ -114,7 +114,7 @@ def align(
         unbound=tuple(name for name in torch_side.tensors if name not in held),
         claims=claims_of(torch_side, keras_side, left, [(p.torch, p.keras) for p in pairs], values, bound),
         misfit=misfit,
-        coverage=coverage(left, right, [(p.torch.index, p.keras.index) for p in pairs if _sound(p)]),
+        coverage=coverage(left, right, _sound(pairs, left, right)),
     )
 
 
@@ -134,8 +134,25 @@ def _past_dropouts(network: Network, side: int, pairs: Sequence[tuple[int, int]]
     return replace(network, past=past)
 
 
-def _sound(pair: Pair) -> bool:
-    return pair.torch.signature == pair.keras.signature and pair.fit >= 0.25
+def _sound(pairs: Sequence[Pair], left: Network, right: Network) -> list[tuple[int, int]]:
+    """Pairs of one signature that fit what is around them, layers without a partner seen through."""
+    partner = {p.torch.index: p.keras.index for p in pairs}
+    ours, theirs = _above_paired(left, partner.keys()), _above_paired(right, set(partner.values()))
+    found = []
+    for pair in pairs:
+        t, k = pair.torch, pair.keras
+        read = {partner.get(s, s) for s in ours[t.index]}
+        if t.signature == k.signature and (pair.fit >= 0.25 or read & theirs[k.index]):
+            found.append((t.index, k.index))
+    return found
+
+
+def _above_paired(network: Network, paired: Collection[int]) -> list[set[int]]:
+    """For each unit the nearest ones above it that have a partner, and inputs of the model."""
+    rows: list[set[int]] = []
+    for row in network.wiring():
+        rows.append({s for w in row for s in ({w} if w < 0 or w in paired else rows[w])})
+    return rows
 
 
 def _bound(pairs: Sequence[Pair], values: Values) -> tuple[Bound, ...]:
