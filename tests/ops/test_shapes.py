@@ -40,6 +40,31 @@ class BiasTable(nn.Module):
         return x[:, :3, :4] + self.table[self.index].sum(-1)
 
 
+class CrossStage(nn.Module):
+    """Half of the channels goes through a convolution, the other past it, and both are read again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(6, 8, 1), nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        past, through = self.wide(x).chunk(2, 1)
+        return torch.cat((past, self.narrow(through) + through), 1)
+
+
+class JoinedBias(nn.Module):
+    """A bias of two parameters and a buffer between them, as some attention has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(9, 5))
+        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+        self.register_buffer("k_bias", torch.zeros(3), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, torch.cat((self.q_bias, self.k_bias, self.v_bias)))
+
+
 class Twice(nn.Module):
     """One parameter in two layouts."""
 
@@ -53,6 +78,9 @@ class Twice(nn.Module):
 
 MOVES: tuple[Case, ...] = (
     applied("flatten", lambda x: x.flatten(1), X),
+    case("a chunk read inside a module and outside", CrossStage, X),
+    case("a bias joined of parameters and a buffer", JoinedBias, (2, 5)),
+    applied("rows by sample", lambda x: x[torch.arange(x.shape[0])[:, None], torch.tensor([2, -1, 0])], (2, 5, 3)),
     applied("flatten space", lambda x: x.flatten(2), X),
     applied("view as patches", lambda x: x.reshape(-1, 6, 4, 2, 5, 2).permute(0, 2, 4, 1, 3, 5).flatten(3), X),
     applied("windows", lambda x: x.movedim(1, 3).reshape(-1, 2, 4, 2, 5, 6).transpose(2, 3).reshape(-1, 20, 6), X),

@@ -85,6 +85,7 @@ def onnx_model(proto: onnx.ModelProto, *, known: Collection[str] = (), name: str
     Raises UnsupportedError (reason "export") for an opset that can't be raised to ours.
     """
     proto = _expanded(inliner.inline_local_functions(_raised(proto)), known)
+    _mark_resizes(proto)
     weights, buffers = _weights(proto.graph)
     return OnnxModel(proto=proto, weights=weights, buffers=frozenset(buffers), name=name)
 
@@ -175,6 +176,14 @@ def _expanded(proto: onnx.ModelProto, known: Collection[str]) -> onnx.ModelProto
         del proto.opset_import[:]
         proto.opset_import.extend(kept)
     return proto
+
+
+def _mark_resizes(proto: onnx.ModelProto) -> None:
+    """Where ONNX means something else than PyTorch, whose exporter writes the same: the mode gets a name of its own."""
+    for node in proto.graph.node:
+        for attribute in node.attribute if node.op_type == "Resize" else ():
+            if attribute.s in (b"pytorch_half_pixel", b"align_corners"):
+                attribute.s = b"onnx_" + attribute.s
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from translator.graph.fusions.attention import fuse_attention
 from translator.graph.fusions.linear import fuse_linear
+from translator.graph.fusions.scopes import lift_shared_views
 from translator.graph.fusions.small import (
     drop_expands,
     fuse_channel_shuffle,
@@ -21,6 +22,7 @@ from translator.graph.view import Graph, live
 Fusion = Callable[[Graph], Graph]
 
 FUSIONS: tuple[Fusion, ...] = (
+    lift_shared_views,
     fuse_table_lookup,
     drop_expands,
     fuse_selects,

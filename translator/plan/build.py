@@ -68,7 +68,7 @@ def _plan_node(node: NodeView, context: PlanContext, function: object) -> None:
     planned = function(node, context)  # type: ignore[operator]
     refs = planned if isinstance(planned, tuple) else (planned,)
     for value, ref in zip(node.outputs, refs, strict=False):
-        if value:
+        if value in context.graph.shapes:
             context.values[value] = ref
 
 

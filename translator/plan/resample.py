@@ -18,7 +18,9 @@ def coordinate(place: int, scale: Fraction, size: int, out: int, mode: str) -> F
             return Fraction(place) / scale
         case "align_corners":
             return Fraction(place * (size - 1), out - 1) if out > 1 else Fraction(0)
-        case "pytorch_half_pixel" if out == 1:
+        case "onnx_align_corners":
+            return Fraction(place) * (size - 1) / (scale * size - 1) if out > 1 else Fraction(0)
+        case "pytorch_half_pixel" | "onnx_pytorch_half_pixel" if out == 1:
             return Fraction(0)
         case "half_pixel_symmetric":
             adjusted = Fraction(out) / (scale * size)

@@ -29,6 +29,8 @@ def resize(node: NodeView, ctx: PlanContext) -> Ref:
     mode, rank = node.attr("mode", "nearest"), ctx.rank(node.inputs[0])
     if node.attr("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise node.unsupported("coordinate_transformation_mode=tf_crop_and_resize")
+    if node.attr("coordinate_transformation_mode") == "onnx_align_corners" and not _whole(node, ctx):
+        raise node.unsupported("align_corners with a scale that gives no whole size: ONNX Runtime and ONNX disagree")
     if node.has(2) and ctx.const(node, 2) is None:
         raise node.unsupported("the scales are computed at run time", reason="data-dependent-shape")
     factors = _factors(node, ctx)
@@ -52,6 +54,15 @@ def resize(node: NodeView, ctx: PlanContext) -> Ref:
     for axis in changed:
         x = _resampled(node, ctx, x, axis, int(sizes[axis] or 0), int(outs[axis] or 0))
     return x  # type: ignore[no-any-return]
+
+
+def _whole(node: NodeView, ctx: PlanContext) -> bool:
+    """Whether every axis times its scale is a whole number."""
+    scales = ctx.const(node, 2)
+    sizes = ctx.shape(node.inputs[0])
+    if scales is None or not scales.size:
+        return not (node.has(2) and scales is None)
+    return all(d is not None and (d * _scale(node, ctx, a)).denominator == 1 for a, d in enumerate(sizes))
 
 
 def _simple(node: NodeView) -> str:

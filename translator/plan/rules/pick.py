@@ -174,29 +174,31 @@ def _own(node: NodeView, ctx: PlanContext, index: int) -> Arg:
 @rule("GatherND", since=11, keras="keras.ops.reshape, keras.ops.take")
 def gather_nd(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a selection by index tuples as a `take` on the flattened leading axes. Source: ONNX GatherND-13."""
-    batch = node.attr("batch_dims", 0)
     data, last = ctx.shape(node.inputs[0]), ctx.shape(node.inputs[1])[-1]
-    if batch or last is None or any(d is None for d in data[:last]):
+    open_ended = last is None or None in data[1:last] or (data[0] is None and None in data[last:])
+    if node.attr("batch_dims", 0) or last is None or open_ended:
         raise node.unsupported("batch_dims, or a dynamic axis that is indexed", reason="data-dependent-shape")
     sizes = [int(d or 0) for d in data[:last]]
     strides = np.array([int(np.prod(sizes[i + 1 :])) for i in range(last)])
     x = ctx.arg(node, 0, like=0)
     if last > 1:
-        rest = tuple(-1 if d is None else d for d in data[last:])
-        x = ctx.op(node, "reshape", x, (int(np.prod(sizes)), *rest), role="rows")
+        rows = -1 if data[0] is None else int(np.prod(sizes))
+        x = ctx.op(node, "reshape", x, (rows, *(-1 if d is None else d for d in data[last:])), role="rows")
     index = ctx.const(node, 1)
     if index is not None:
+        if data[0] is None and np.any(index[..., 0] < 0):
+            raise node.unsupported("places from the end of a dynamic axis", reason="data-dependent-shape")
         flat = (np.where(index < 0, index + np.array(sizes), index) * strides).sum(axis=-1)
         return ctx.op(node, "take", x, flat.astype(np.int32), axis=0)
     places = ctx.arg(node, 1, like=1)
-    wrapped = ctx.op(
-        node,
-        "where",
-        ctx.op(node, "less", places, 0, role="negative"),
-        ctx.op(node, "add", places, np.array(sizes, dtype=np.int32), role="from_end"),
-        places,
-        role="wrapped",
-    )
+    ends: Arg = np.array(sizes, dtype=np.int32)
+    if data[0] is None:
+        line = ctx.op(node, "cast", zeros(ctx, node, ctx.graph.shapes[node.inputs[0]][0]), "int32", role="line")
+        size = ctx.op(node, "sum", ctx.op(node, "add", line, 1, role="ones"), keepdims=True, role="size")
+        ends = ctx.op(node, "concatenate", [size, ends[1:]], axis=0, role="sizes") if last > 1 else size
+        places = ctx.op(node, "cast", places, "int32", role="places")
+    below = ctx.op(node, "less", places, 0, role="negative")
+    wrapped = ctx.op(node, "where", below, ctx.op(node, "add", places, ends, role="from_end"), places, role="wrapped")
     scaled = ctx.op(node, "multiply", wrapped, strides.astype(np.int32), role="scaled")
     return ctx.op(node, "take", x, ctx.op(node, "sum", scaled, axis=-1, role="row"), axis=0)
 

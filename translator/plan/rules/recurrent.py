@@ -92,21 +92,26 @@ def _refuse(node: NodeView, ctx: PlanContext) -> None:
 
 def _onnx_direction(node: NodeView, ctx: PlanContext, index: int, hidden: int) -> Direction:
     gates, order = _GATES[node.op], _FROM_ONNX[node.op]
-    kernel, recurrent_kernel = (_of_direction(_param(node, ctx, i), index, node) for i in (1, 2))
+    kernel, recurrent_kernel = (_of_direction(_param(node, ctx, i), index, order, hidden, node) for i in (1, 2))
     both: list[Derived] = []
     if node.has(3):
-        bias = _of_direction(_param(node, ctx, 3), index, node)
-        middle = gates * hidden
-        both = [_cut(bias, 0, middle, node), _cut(bias, middle, 2 * middle, node)]
-    ordered = [_gates(p, order, hidden, node) for p in (kernel, recurrent_kernel, *both)]
-    return Direction(kernel=ordered[0], recurrent=ordered[1], biases=tuple(ordered[2:]))
+        second = tuple(g + gates for g in order)
+        both = [_of_direction(_param(node, ctx, 3), index, gs, hidden, node) for gs in (order, second)]
+    return Direction(kernel=kernel, recurrent=recurrent_kernel, biases=tuple(both))
 
 
-def _of_direction(weight: Derived, index: int, node: NodeView) -> Derived:
-    part = weight.slice((index, *(0 for _ in weight.shape[1:])), (index + 1, *weight.shape[1:]))
-    if part is None:
+def _of_direction(weight: Derived, index: int, order: tuple[int, ...], hidden: int, node: NodeView) -> Derived:
+    """The gates of one direction, blocks of `hidden` rows along axis 1, in another order."""
+    rest, width = weight.shape[2:], len(order) * hidden
+    first = [(g * hidden, (g + 1) * hidden) for g in order]
+    if order == tuple(range(order[0], order[0] + len(order))):
+        first = [(first[0][0], first[-1][1])]
+    blocks = [weight.slice((index, a, *(0 for _ in rest)), (index + 1, b, *rest)) for a, b in first]
+    found = [block for block in blocks if block is not None]
+    joined = derive.concat(found, 1) if len(found) > 1 else found[0] if found else None
+    if joined is None or len(found) != len(blocks):
         raise node.unsupported("weights that are computed at run time")
-    return part.reshape(weight.shape[1:])
+    return joined.reshape((width, *rest))
 
 
 def _cut(weight: Derived, start: int, stop: int, node: NodeView) -> Derived:
