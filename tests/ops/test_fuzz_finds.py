@@ -26,3 +26,22 @@ class PaddedBesideLinear(nn.Module):
 def test_a_padding_in_another_layout_than_its_convolution_is_no_difference() -> None:
     done = translator.convert(PaddedBesideLinear().eval(), torch.randint(0, 30, (2, 1)))
     assert done.report.verdict is Verdict.EQUAL
+
+
+class TiedBehindFlatten(nn.Module):
+    """Two Linears with one weight can't have the rows of one kernel in the order of a flattened image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(108, 108, bias=False)
+        self.second = nn.Linear(108, 108, bias=False)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(108, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
+
+
+def test_a_tied_linear_behind_a_flattened_image_reads_it_in_order() -> None:
+    done = translator.convert(TiedBehindFlatten().eval(), torch.randn(2, 3, 6, 6))
+    assert done.report.verdict is Verdict.EQUAL

@@ -7,7 +7,7 @@ from typing import Any
 
 from translator.graph.derive import Derived
 from translator.graph.view import NodeView
-from translator.plan.calls import Ref
+from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
 from translator.types import Layout
@@ -37,8 +37,17 @@ def linear(node: NodeView, ctx: PlanContext) -> Ref:
 def computed(node: NodeView, ctx: PlanContext) -> Ref:
     """x · weightᵀ + bias with a weight that is computed, or that other layers read as well."""
     turned = ctx.op(node, "transpose", ctx.arg(node, 1, like=Layout.identity(2)), (1, 0), role="kernel")
-    y = ctx.op(node, "matmul", ctx.arg(node, 0, like=0), turned, role="matmul")
+    y = ctx.op(node, "matmul", _in_order(node, ctx), turned, role="matmul")
     return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased") if node.has(2) else y
+
+
+def _in_order(node: NodeView, ctx: PlanContext) -> Arg:
+    """Input 0 with its features in PyTorch's order, where the kernel's rows can't take another."""
+    x, layout = ctx.arg(node, 0, like=0), ctx.layout(node)
+    if layout.view is None or not isinstance(x, Ref):
+        return x
+    shape = ctx.shape(node.inputs[0])
+    return ctx.move(x, layout, Layout.identity(len(shape)), shape, node)
 
 
 def dense(node: NodeView, ctx: PlanContext, weight: Derived) -> Ref:
@@ -60,7 +69,7 @@ def _head(node: NodeView, ctx: PlanContext, weight: Derived) -> Ref:
     """A linear map by an embedding's own table: the same layer, asked the other way round."""
     table = replace(weight, steps=())
     config = reversible(table)
-    args = (ctx.arg(node, 0, like=0),)
+    args = (_in_order(node, ctx),)
     (y,) = ctx.layer_several(node, "ReversibleEmbedding", config, {"embeddings": table}, args, kwargs={"reverse": True})
     return ctx.op(node, "add", y, ctx.arg(node, 2), role="biased") if node.has(2) else y
 
@@ -81,7 +90,7 @@ def _rows(weight: Derived, layout: Layout) -> Derived:
 
 
 def _general_gemm(node: NodeView, ctx: PlanContext) -> Ref:
-    a, b = ctx.arg(node, 0, like=0), ctx.arg(node, 1)
+    a, b = _in_order(node, ctx), ctx.arg(node, 1)
     if node.attr("transA", 0):
         a = ctx.op(node, "transpose", a, (1, 0), role="transpose_a")
     if node.attr("transB", 0):
