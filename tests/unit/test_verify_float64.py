@@ -92,3 +92,12 @@ def test_what_a_forward_creates_is_of_double_precision_but_literals_stay_the_flo
     assert full.tolist() == [0.1, 0.1]
     assert line.tolist() == torch.linspace(0, 0.3, 4, dtype=torch.float64).tolist()
     assert whole.dtype is torch.int64
+
+
+def test_limits_of_the_float_type_stay_those_of_float32() -> None:
+    """A mask filled with the least number of its type is the model's own constant."""
+    limits = torch.finfo
+    with torch_float64(nn.Linear(1, 1)):
+        assert torch.finfo(torch.float64).min == limits(torch.float32).min
+        assert torch.finfo(torch.float16).min == limits(torch.float16).min
+    assert torch.finfo is limits

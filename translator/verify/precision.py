@@ -69,7 +69,7 @@ def torch_float64(module: torch.nn.Module) -> Iterator[None]:
             if tensor.dtype in _WIDER:
                 changed.append((tensor, tensor.dtype))
                 tensor.data = tensor.data.to(_WIDER[tensor.dtype])
-        with _Float64Mode():
+        with asks_for_float64():
             yield
     finally:
         for tensor, dtype in changed:
@@ -85,9 +85,21 @@ def widen(module: torch.nn.Module) -> None:
 
 @contextmanager
 def asks_for_float64() -> Iterator[None]:
-    """What asks for float32 by name inside the block gets float64."""
-    with _Float64Mode():
-        yield
+    """What asks for float32 by name inside the block gets float64, with the limits of float32.
+
+    A mask made of `torch.finfo(x.dtype).min` keeps the number that it has in the model itself.
+    """
+    limits = torch.finfo
+
+    def of_float32(dtype: torch.dtype | None = None) -> Any:
+        return limits(torch.float32 if dtype in (None, torch.float64) else dtype)
+
+    torch.finfo = of_float32  # type: ignore[misc, assignment]
+    try:
+        with _Float64Mode():
+            yield
+    finally:
+        torch.finfo = limits  # type: ignore[misc]
 
 
 def tensors_of(module: torch.nn.Module) -> list[torch.Tensor]:
