@@ -247,7 +247,9 @@ def test_control_c_ends_with_130_and_leaves_no_output(tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text("import time\ndef build():\n    open('begun', 'w').close()\n    time.sleep(60)\n")
     command = [sys.executable, "-m", "translator", "convert", "slow.py:build", "-o", "out.keras"]
+    listening = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    signal.signal(signal.SIGINT, listening)
     deadline = time.monotonic() + 120
     while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
