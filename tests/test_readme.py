@@ -2,7 +2,8 @@
 
 `sh` and `python` blocks run in order in a checkout of their own; a `text` block behind one shows what it printed. In it
 a line "…" stands for any lines; errors, seconds, hashes, widths and accuracies above 95 % may differ. `<!-- exit 1 -->`
-before a block names its exit status, `<!-- not run: why -->` leaves it out.
+before a block names its exit status, `<!-- not run: why -->` leaves it out, `<!-- continued -->` runs a python block
+behind those before it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Block:
 def blocks(text: str) -> Iterator[Block]:
     """The blocks that run, each with the output shown right behind it."""
     found = list(BLOCK.finditer(text))
+    python = ""
     for block, behind in zip_longest(found, found[1:]):
         note = block["note"] or ""
         if block["language"] not in ("sh", "python") or note.startswith("not run: "):
@@ -46,7 +48,10 @@ def blocks(text: str) -> Iterator[Block]:
         status = int(note.removeprefix("exit ")) if note.startswith("exit ") else 0
         line = text.count("\n", 0, block.start()) + 1
         shown = behind["body"] if is_output else None
-        yield Block(language=block["language"], body=block["body"], line=line, status=status, shown=shown)
+        body = block["body"]
+        if block["language"] == "python":
+            body = python = f"{python}\n{body}" if note == "continued" else body
+        yield Block(language=block["language"], body=body, line=line, status=status, shown=shown)
 
 
 def normal(text: str) -> list[str]:

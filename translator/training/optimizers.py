@@ -213,6 +213,10 @@ def _several(table: Sequence[tuple[Sequence[str], Mapped]], untrained: Sequence[
     """One Keras optimizer for each set of variables, by their paths."""
     import keras
 
+    if not table:
+        raise InputError(
+            "no parameter is trainable: there is nothing to train", fix="requires_grad_() where it is wanted"
+        )
     optimizers = {_any_of(paths): mapped.keras for paths, mapped in table if paths}
     notes = [note for _, mapped in table for note in mapped.notes]
     if untrained:
