@@ -6,6 +6,7 @@ entropy. Everything is computed in the dtype of the loss, so under `floatx` floa
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ class CrossEntropy(keras.losses.Loss):  # type: ignore[misc]
         }
 
 
-class _Elementwise(keras.losses.Loss):  # type: ignore[misc]
+class _Elementwise(keras.losses.Loss, ABC):  # type: ignore[misc]
     """A loss of each element, reduced over all of them: "mean", "sum" or "none", each as in PyTorch.
 
     Keras' own losses average over the last axis first, so their "sum" and "none" are other numbers.
@@ -115,8 +116,9 @@ class _Elementwise(keras.losses.Loss):  # type: ignore[misc]
             raise ValueError(f"{type(self).__name__}: targets {y_true.shape} and predictions {y_pred.shape} differ")
         return self.element(y_true, y_pred)
 
+    @abstractmethod
     def element(self, y_true: Any, y_pred: Any) -> Any:
-        raise NotImplementedError
+        """The loss of each element, of the shape of both."""
 
 
 @register

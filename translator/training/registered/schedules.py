@@ -9,6 +9,7 @@ turns into a product with the reciprocal, and then 41/41 is just below 1 and the
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from keras import ops
 register = keras.saving.register_keras_serializable(package="translator")
 
 
-class _PerEpoch(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+class _PerEpoch(keras.optimizers.schedules.LearningRateSchedule, ABC):  # type: ignore[misc]
     """A value of the epoch, `step // steps_per_epoch`, in the dtype `floatx`."""
 
     def __init__(self, steps_per_epoch: int = 1) -> None:
@@ -30,8 +31,9 @@ class _PerEpoch(keras.optimizers.schedules.LearningRateSchedule):  # type: ignor
     def __call__(self, step: Any) -> Any:
         return self.at_epoch(ops.floor_divide(ops.cast(step, "int32"), self.steps_per_epoch))
 
+    @abstractmethod
     def at_epoch(self, epoch: Any) -> Any:
-        raise NotImplementedError
+        """The rate in that epoch, counted from 0."""
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
