@@ -95,7 +95,7 @@ def test_a_resumed_run_ends_where_one_in_one_go_does(batches: Path, keras_run: P
     whole, resumed = keras.models.load_model(in_one_go), keras.models.load_model(output)
     assert int(whole.optimizer.iterations) == int(resumed.optimizer.iterations) == 10
     for want, got in zip(whole.variables, resumed.variables, strict=True):
-        np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(np.asarray(got), np.asarray(want))
 
 
 def test_a_state_goes_over_to_keras_and_back_bit_for_bit(batches: Path, torch_run: Path, tmp_path: Path) -> None:
@@ -112,18 +112,33 @@ def test_a_state_goes_over_to_keras_and_back_bit_for_bit(batches: Path, torch_ru
             assert torch.equal(value, got["optimizer"]["state"][number][key]), (number, key)
 
 
+def apart(want: dict[str, torch.Tensor], got: dict[str, torch.Tensor]) -> float:
+    """The largest difference between two models' tensors."""
+    return max(float((got[name].double() - tensor.double()).abs().max()) for name, tensor in want.items())
+
+
 @pytest.mark.slow
 def test_training_goes_on_in_the_other_framework(batches: Path, torch_run: Path, tmp_path: Path) -> None:
-    """Two epochs in PyTorch and one in Keras are three in PyTorch."""
+    """Two epochs in PyTorch and one in Keras are three in PyTorch; without Adam's state they would not be.
+
+    Five steps of Adam move a weight by up to 5e-3, and multiply rounding where gradients are tiny: 1.1e-4 was measured.
+    """
     state, output = torch_run.with_name("resnet.ckpt.state"), tmp_path / "resnet.ckpt"
-    over = ("--from-torch", state, "--to-torch", tmp_path / "over.state")
-    done(on_keras, "--data", batches, *TINY, "--epochs", 3, "-o", tmp_path / "resnet.keras", *over)
+    forgetful = torch.load(state, weights_only=True)
+    for slots in forgetful["optimizer"]["state"].values():
+        slots.update({key: torch.zeros_like(value) for key, value in slots.items() if key != "step"})
+    torch.save(forgetful, tmp_path / "forgetful.state")
+    ends = {}
+    for name, start in (("kept", state), ("lost", tmp_path / "forgetful.state")):
+        over = ("--from-torch", start, "--to-torch", tmp_path / f"{name}.state")
+        done(on_keras, "--data", batches, *TINY, "--epochs", 3, "-o", tmp_path / f"{name}.keras", *over)
+        ends[name] = torch.load(tmp_path / f"{name}.state", weights_only=True)
     output.with_name("resnet.ckpt.state").write_bytes(state.read_bytes())
     done(on_torch, "--data", batches, *TINY, "--epochs", 3, "-o", output, "--resume")
-    want, got = (torch.load(p, weights_only=True) for p in (tmp_path / "resnet.ckpt.state", tmp_path / "over.state"))
-    assert want["epoch"] == got["epoch"] == 3
-    for name, tensor in want["model"].items():
-        torch.testing.assert_close(got["model"][name], tensor, rtol=1e-2, atol=1e-3)
+    want = torch.load(tmp_path / "resnet.ckpt.state", weights_only=True)
+    assert want["epoch"] == ends["kept"]["epoch"] == 3
+    assert apart(want["model"], ends["kept"]["model"]) < 3e-4
+    assert apart(want["model"], ends["lost"]["model"]) > 1e-3
 
 
 def test_every_exported_form_is_read_again(keras_run: Path) -> None:
@@ -132,7 +147,7 @@ def test_every_exported_form_is_read_again(keras_run: Path) -> None:
     want = np.asarray(trained(images))
 
     def same(model: keras.Model) -> None:
-        np.testing.assert_allclose(np.asarray(model(images)), want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(np.asarray(model(images)), want)
 
     text = keras_run.with_suffix(".json").read_text(encoding="utf-8")
     assert "translator" not in text
