@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,11 +103,28 @@ def test_what_cannot_become_an_output_is_refused_before_the_work(tmp_path: Path)
         Outputs(["/proc/a.keras"])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to a read-only folder")
-def test_a_read_only_folder_is_refused_before_the_work(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A folder that nobody may write to; root, who may write everywhere, is somebody else for the time."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        try:
+            if user == 0:
+                os.seteuid(_NOBODY)
+            yield folder
+        finally:
+            os.seteuid(user)
+            folder.chmod(0o700)
+
+
+_NOBODY = 65534
+
+
+def test_a_read_only_folder_is_refused_before_the_work(read_only: Path) -> None:
     with pytest.raises(InputError, match="can't be written to: permission denied"):
-        Outputs([tmp_path / "a.keras"])
+        Outputs([read_only / "a.keras"])
 
 
 def test_a_full_folder_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,6 @@ def test_optical_flow_takes_two_images() -> None:
 
 
 def test_timm_says_the_input_size_itself() -> None:
-    pytest.importorskip("timm")
     shapes = {
         "timm:lcnet_035": (2, 3, 224, 224),
         "timm:vit_tiny_patch16_224?img_size=64&depth=1": (2, 3, 64, 64),
@@ -131,7 +130,8 @@ def test_timm_says_the_input_size_itself() -> None:
 
 
 def test_transformers_are_read_from_a_local_folder(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
