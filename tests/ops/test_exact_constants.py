@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import translator
+from translator.errors import UnsupportedError
 from translator.verdict import Verdict
 
 
@@ -35,3 +37,28 @@ def test_a_table_that_float32_can_not_hold_is_exact_in_float64(length: int, tmp_
     artifact = done.save(tmp_path / "net.keras").artifact
     assert artifact is not None
     assert artifact.reloaded
+
+
+class Drawing(nn.Module):
+    """Numbers drawn at every call: no input is needed for them, and no constant can stand for them."""
+
+    def __init__(self, draw: Callable[[], torch.Tensor]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.draw = draw
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + self.draw()
+
+
+@pytest.mark.parametrize(
+    ("draw", "op"),
+    [
+        (lambda: torch.randn(3), "RandomNormal"),
+        (lambda: torch.rand(3), "RandomUniform"),
+        (lambda: torch.bernoulli(torch.full((3,), 0.5)), "Bernoulli"),
+    ],
+)
+def test_random_numbers_are_never_a_constant(draw: Callable[[], torch.Tensor], op: str) -> None:
+    with pytest.raises(UnsupportedError, match=rf"{op}(Like)?.*\n.*\n?.*test_exact_constants.py, line \d+"):
+        translator.convert(Drawing(draw).eval(), torch.randn(2, 3))
