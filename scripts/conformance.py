@@ -211,7 +211,7 @@ def attempts(case: Case) -> list[frozenset[str]]:
 
 def mismatch(case: Case, fixed: frozenset[str]) -> str:
     """What differs from the expected outputs; "" if nothing does. Raises UnsupportedError."""
-    from translator.capture.onnx_file import onnx_model
+    from translator.capture.onnx_model import onnx_model
     from translator.engines.native import known_ops, translate_captured
 
     model = with_initializers(case, fixed)

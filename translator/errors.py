@@ -26,6 +26,11 @@ class Where:
         return [f"  {label + ':':<8} {value}" for label, value in rows if value]
 
 
+def first_line(error: object) -> str:
+    """The first line of an error's text that says anything; its class where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class TranslatorError(Exception):
     """Base of all errors of this package; `str()` is the whole message a user reads."""
 

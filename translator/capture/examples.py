@@ -139,7 +139,7 @@ def check_runs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     try:
         with torch.no_grad(), _path_recorded(module, path):
             module(*args, **(kwargs or {}))
-    except Exception as error:
+    except Exception as error:  # the user's own code may raise anything
         shapes = ", ".join(_kind(a) for a in (*args, *(kwargs or {}).values()))
         inner = dict(module.named_modules()).get(path[-1]) if path else None
         name = f"{path[-1]} ({type(inner).__name__})" if path and path[-1] else type(module).__name__

@@ -20,7 +20,7 @@ from translator.capture.marks import MarkMode, attention_marked
 from translator.capture.modes import evaluating
 from translator.capture.origins import annotate
 from translator.capture.ports import ports_marked
-from translator.errors import UnsupportedError
+from translator.errors import UnsupportedError, first_line
 
 OPSET = 23
 
@@ -86,7 +86,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
             return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
         raise UnsupportedError(
-            f"torch.export can't trace {type(module).__name__}: {_first_line(error)}",
+            f"torch.export can't trace {type(module).__name__}: {first_line(error)}",
             reason="export",
             fix="make torch.export.export(model, inputs) work, or judge a port of your own with `translator audit`",
         ) from error
@@ -108,11 +108,7 @@ def _cause(error: BaseException) -> str:
     text = str(error)
     marker = "## Exception summary"
     summary = text.split(marker)[1].strip() if marker in text else text
-    return _first_line(summary)
-
-
-def _first_line(error: object) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first_line(summary)
 
 
 def _bound(module: nn.Module, items: list[Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from translator.capture.origins import origin_of
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.engines.result import EngineResult
 from translator.engines.state import state_of
-from translator.errors import InputError, UnsupportedError
+from translator.errors import InputError, UnsupportedError, first_line
 from translator.types import Layout
 
 
@@ -84,8 +84,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], dynamo: bool) -> tuple[Any
                 torch.onnx.export(module, args, path, dynamo=False)
                 return None, onnx.load(path)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-        raise UnsupportedError(f"the ONNX exporter refuses the model: {first}", reason="export") from error
+        raise UnsupportedError(f"the ONNX exporter refuses the model: {first_line(error)}", reason="export") from error
 
 
 def _convert(model: Any) -> Any:
@@ -98,7 +97,7 @@ def _convert(model: Any) -> Any:
             return onnx_to_keras(model, inputs, verbose=False, change_ordering=True)
     except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, RuntimeError) as error:
         raise UnsupportedError(
-            f"onnx2keras {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}",
+            f"onnx2keras {type(error).__name__}: {first_line(error)}",
             fix="use --engine native",
         ) from error
 

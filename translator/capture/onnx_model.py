@@ -1,11 +1,10 @@
-"""An ONNX model, from a file or in memory, as a traced one: opset raised, functions inlined, weights by name."""
+"""An ONNX model in memory as a traced one: opset raised, functions inlined, weights by name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import onnx_ir as ir
 from onnx import inliner, version_converter
 
 from translator.capture.trace import OPSET, Captured
-from translator.errors import InputError, UnsupportedError
+from translator.errors import UnsupportedError, first_line
 from translator.types import Origin
 
 _DEFINED = "translator.defined"
@@ -65,22 +64,8 @@ class OnnxModel:
         )
 
 
-def read_onnx(path: Path) -> OnnxModel:
-    """The model of a file, external data included. Raises InputError where it isn't one that ONNX' checker passes."""
-    try:
-        onnx.checker.check_model(str(path))
-        proto = onnx.load(str(path))
-    except (onnx.checker.ValidationError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a valid ONNX model: {first_line(error)}") from error
-    except Exception as error:
-        if type(error).__name__ != "DecodeError":
-            raise
-        raise InputError(f"{path}: not an ONNX file", fix="give a file that onnx.save() wrote") from error
-    return onnx_model(proto, name=path.stem)
-
-
 def onnx_model(proto: onnx.ModelProto, *, known: Collection[str] = (), name: str = "") -> OnnxModel:
-    """A model in memory. known: ops that stay as they are, of those that ONNX defines by others (all: ()).
+    """A model made ready. known: ops that stay as they are, of those that ONNX defines by others (all: ()).
 
     Raises UnsupportedError (reason "export") for an opset that can't be raised to ours.
     """
@@ -101,11 +86,6 @@ def node_paths(model: ir.Model) -> Iterator[tuple[str, ir.Node]]:
             name = f"{base}_{number}"
         seen.add(name)
         yield name, node
-
-
-def first_line(error: object) -> str:
-    """The first line of an error's text that says anything."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _raised(proto: onnx.ModelProto) -> onnx.ModelProto:
