@@ -6,6 +6,7 @@ in one matrix are split where the other side has three, and joined where only th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -122,10 +123,9 @@ def _linear(unit: Unit, inputs: Sequence[int], outputs: Sequence[int], weights: 
     else:
         layer = getattr(unit.operations[-1], f"_{part}_dense" if part != "attention_output" else "_output_dense")
         operations = (layer,)
-        wide = kernel.shape[:2] if part == "attention_output" else kernel.shape[1:]
-        units, channels = kernel.size // (wide[0] * wide[1]), wide[0] * wide[1]
-        if part != "attention_output":
-            units, channels = channels, units
+        out = part == "attention_output"  # (heads, size, units); the projections before it (channels, heads, size)
+        channels = math.prod(kernel.shape[:2] if out else kernel.shape[:1])
+        units = kernel.size // channels
     facts = Dense(channels=channels, units=units, bias=Presence.IN_USE if has_bias else Presence.NONE)
     return replace(
         unit, kind="linear", signature=(units, channels, ()), inputs=tuple(inputs), outputs=tuple(outputs), facts=facts,

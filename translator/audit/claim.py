@@ -82,11 +82,11 @@ def _absorbed(left: Network, calls: Sequence[ModuleCall]) -> dict[Key, tuple[Key
     found: dict[Key, tuple[Key, ...]] = {}
     single = [c for c in calls if len(c.outputs) == 1]
     makes = {c.outputs[0]: (c.path, c.call) for c in reversed(single) if c.outputs[0] is not None}
+    order = {(c.path, c.call): place for place, c in enumerate(calls)}
     for unit in left.units:
         if not unit.absorbed:
             continue
         last = makes.get(unit.outputs[0])
-        order = {(c.path, c.call): place for place, c in enumerate(calls)}
         parts = {(u.path, u.call) for u in (*unit.absorbed, unit) if u.module is not None} - {last}
         if last is not None and last[0] and parts:
             found[last] = tuple(sorted(parts, key=lambda key: order.get(key, 0)))

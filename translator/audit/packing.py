@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from translator.audit.attention import cut
 from translator.audit.network import Network, Unit, Weight
 from translator.audit.normalise import rebuilt
-from translator.audit.torch_network import Move
+from translator.audit.torch_network import Move, moved
 from translator.types import Shape
 from translator.verify.facts import Dense
-
-_MOVE_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 
 
 def same_packing(left: Network, right: Network, moves: Mapping[int, Move]) -> Network:
@@ -41,25 +38,20 @@ def _packed(network: Network) -> dict[int, int]:
 
 
 def _split(network: Network, packed: Mapping[int, int], moves: Mapping[int, Move]) -> Network:
-    shapes, units = list(network.shapes), []
-    past = dict(network.past)
+    shapes: list[Shape] = list(network.shapes)
+    units: list[Unit] = []
     attend = {a: p for p, a in packed.items()}
+    cuts: dict[int, list[Unit]] = {}
     for unit in network.units:
         thirds = _thirds(network, unit, network.units[packed[unit.index]], moves) if unit.index in packed else None
         if thirds is not None:
-            units.extend(_cut_units(unit, thirds, shapes))
-            continue
-        if unit.index in attend and units and any(u.text.startswith("query of") for u in units):
-            source = network.units[attend[unit.index]]
-            made = [u.outputs[0] for u in units if u.weights and source.weights and _is_part(u, source)]
-            if len(made) == 3:
-                unit = replace(unit, inputs=(*made, *unit.inputs[3:]))
-        units.append(unit)
-    return replace(rebuilt(network, units, past), shapes=tuple(shapes))
-
-
-def _is_part(unit: Unit, whole: Unit) -> bool:
-    return unit.weights[0].name == whole.weights[0].name and unit.call == whole.call
+            cuts[unit.index] = _cut_units(unit, thirds, shapes)
+            units.extend(cuts[unit.index])
+        elif parts := cuts.get(attend.get(unit.index, -1)):
+            units.append(replace(unit, inputs=(*(part.outputs[0] for part in parts), *unit.inputs[3:])))
+        else:
+            units.append(unit)
+    return replace(rebuilt(network, units, network.past), shapes=tuple(shapes))
 
 
 def _thirds(network: Network, unit: Unit, attend: Unit, moves: Mapping[int, Move]) -> list[tuple[int, int]] | None:
@@ -73,8 +65,8 @@ def _thirds(network: Network, unit: Unit, attend: Unit, moves: Mapping[int, Move
     columns = np.broadcast_to(np.arange(width, dtype=np.int32), shape).copy()
     found = []
     for value in attend.inputs[:3]:
-        moved = _followed(network, value, unit.outputs[0], columns, moves)
-        seen = np.unique(moved) if moved is not None else np.array([])
+        there = _followed(network, value, unit.outputs[0], columns, moves)
+        seen = np.unique(there) if there is not None else np.array([])
         if len(seen) != width // 3 or seen[-1] - seen[0] + 1 != len(seen):
             return None
         found.append((int(seen[0]), int(seen[-1]) + 1))
@@ -92,14 +84,7 @@ def _followed(
         if network.scalars.get(value) is None:
             chain.append(step)
         value = before[0]
-    tensor = torch.from_numpy(numbers)
-    try:
-        for step in reversed(chain):
-            tensor = step(tensor)
-    except _MOVE_ERRORS:
-        return None
-    moved: np.ndarray = tensor.numpy()
-    return moved
+    return moved(numbers, reversed(chain))
 
 
 def _cut_units(unit: Unit, thirds: Sequence[tuple[int, int]], shapes: list[Shape]) -> list[Unit]:
@@ -107,7 +92,7 @@ def _cut_units(unit: Unit, thirds: Sequence[tuple[int, int]], shapes: list[Shape
     parts = []
     for name, rows in zip(("query", "key", "value"), thirds, strict=True):
         shapes.append((*shapes[unit.outputs[0]][:-1], rows[1] - rows[0]))
-        weights = tuple(_rows(w, rows) for w in unit.weights)
+        weights = tuple(cut(w, rows) for w in unit.weights)
         facts = replace(unit.facts, units=rows[1] - rows[0]) if isinstance(unit.facts, Dense) else unit.facts
         channels = facts.channels if isinstance(facts, Dense) else 0
         parts.append(
@@ -117,10 +102,6 @@ def _cut_units(unit: Unit, thirds: Sequence[tuple[int, int]], shapes: list[Shape
             )
         )  # fmt: skip
     return parts
-
-
-def _rows(weight: Weight, rows: tuple[int, int]) -> Weight:
-    return cut(weight, rows)
 
 
 def _joined(network: Network) -> Network:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -100,6 +101,17 @@ _HOLE = object()
 
 def _moved_again(call: Callable[[torch.Tensor], Any], place: int, tensor: torch.Tensor) -> torch.Tensor:
     return tensors_in(call(tensor))[place]
+
+
+def moved(numbers: np.ndarray, steps: Iterable[Move]) -> np.ndarray | None:
+    """Numbers moved as a value was; None where a step can't take them."""
+    tensor = torch.from_numpy(numbers)
+    try:
+        for step in steps:
+            tensor = step(tensor)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        return None
+    return np.asarray(tensor.numpy())
 
 
 class _Tracer(TorchFunctionMode):

@@ -8,17 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from translator.audit.keras_network import KerasNetwork
 from translator.audit.kinds import ORDERED
 from translator.audit.network import Network, Unit
-from translator.audit.torch_network import TorchNetwork
+from translator.audit.torch_network import TorchNetwork, moved
 from translator.types import Layout, Shape
 from translator.verify.facts import Attention, Conv, Dense, Embedding, Norm, Padding, Pool, Recurrent, Resize
 from translator.verify.keras_replay import backend_errors, replay, segment, to_keras, to_numpy
 
-_MOVE_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
 _MOST_TRACED = 1 << 22
 _MIXING = frozenset({"linear", "transposed", "rnn", "attention", "embedding", "matmul", "attend"})
 """Kinds whose features have nothing to do with where the features of what they read lie."""
@@ -177,14 +175,8 @@ class _Walk:
             if step is not None:
                 chain.append(step)
             value = before[0]
-        tensor = torch.from_numpy(numbers)
-        try:
-            for step in reversed(chain):
-                tensor = step(tensor)
-        except _MOVE_ERRORS:
-            return None
-        moved: np.ndarray = tensor.numpy()
-        return _as_numbers(moved, numbers.size)
+        there = moved(numbers, reversed(chain))
+        return _as_numbers(there, numbers.size) if there is not None else None
 
     def _keras_moved(self, value: int, source: int, numbers: np.ndarray) -> np.ndarray | None:
         if value == source:
