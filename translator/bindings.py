@@ -123,7 +123,7 @@ def to_keras(binding: WeightBinding, state: Mapping[str, np.ndarray]) -> np.ndar
             else np.sum(parts, axis=0, dtype=parts[0].dtype)
         )
     for step in binding.steps:
-        value = _forward(step, value)
+        value = forward(step, value)
     if value.shape != binding.shape:
         raise InternalError(f"binding of {binding.variable} gives shape {value.shape}, want {binding.shape}")
     return value if binding.fold is None else _folded(binding.fold, value, state)
@@ -158,7 +158,7 @@ def to_torch(
         if not binding.invertible:
             continue
         for step in reversed(binding.steps):
-            value = _backward(step, value)
+            value = forward(inverse(step), value)
         start = 0
         for piece in binding.pieces:
             size = _extent(piece, shapes, binding.axis)
@@ -182,7 +182,7 @@ def gradients_to_torch(
     found: dict[str, np.ndarray] = {}
     for binding, value in bindings:
         for step in reversed(binding.steps):
-            value = _backward(step, value)
+            value = forward(inverse(step), value)
         start = 0
         for piece in binding.pieces:
             part = value
@@ -223,10 +223,6 @@ def inverse(step: Step) -> Step:
 
 def forward(step: Step, value: np.ndarray) -> np.ndarray:
     """The array after one step."""
-    return _forward(step, value)
-
-
-def _forward(step: Step, value: np.ndarray) -> np.ndarray:
     match step:
         case Permute(axes=axes):
             return np.transpose(value, axes)
@@ -234,15 +230,5 @@ def _forward(step: Step, value: np.ndarray) -> np.ndarray:
             if value.shape != before:
                 raise InternalError(f"reshape step expects {before}, got {value.shape}")
             return value.reshape(after)
-        case Flip(axes=axes):
-            return np.flip(value, axes)
-
-
-def _backward(step: Step, value: np.ndarray) -> np.ndarray:
-    match step:
-        case Permute(axes=axes):
-            return np.transpose(value, np.argsort(axes))
-        case Reshape(before=before):
-            return value.reshape(before)
         case Flip(axes=axes):
             return np.flip(value, axes)

@@ -38,7 +38,7 @@ def translate(
     on_stage: Progress = lambda stage: None,
 ) -> EngineResult:
     """Translate a module. Raises UnsupportedError where an op, or a setting of one, has no faithful Keras twin."""
-    clock = _Clock({}, on_stage)
+    clock = _Clock(on_stage)
     clock.start("capture")
     captured = capture(module, example_inputs, example_kwargs=example_kwargs, name=name)
     return _translated(captured, partial(state_of, module), clock, fold=fold)
@@ -55,7 +55,7 @@ def translate_captured(captured: Captured, state: Mapping[str, np.ndarray]) -> E
     A model that takes float64 gives one that computes in float64.
     """
     double = any(v.dtype is not None and v.dtype.name == "DOUBLE" for v in captured.model.graph.inputs)
-    clock = _Clock({}, lambda stage: None)
+    clock = _Clock(lambda stage: None)
     return _translated(captured, lambda: state, clock, floats="float64" if double else "float32")
 
 
@@ -163,8 +163,9 @@ def _load(plan: Plan, emitted: Emitted, state: Mapping[str, np.ndarray]) -> None
 class _Clock:
     """Seconds by stage, and a word to whoever shows progress."""
 
-    def __init__(self, timing: dict[str, float], on_stage: Progress) -> None:
-        self.timing, self._on_stage = timing, on_stage
+    def __init__(self, on_stage: Progress) -> None:
+        self.timing: dict[str, float] = {}
+        self._on_stage = on_stage
         self._stage, self._since = "", 0.0
 
     def start(self, stage: str) -> None:

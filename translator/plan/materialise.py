@@ -47,21 +47,14 @@ class Materialiser:
         exact = lay_out(array, target)
         array = plain(exact, self._context.dtype(value))
         rest = remainder(exact, array)
-        if rest is not None:
-            return self._in_two(node, value, exact, array, rest, target)
         if array.size > LARGE:
-            return self._weight(node, value, array, target)
-        return array
+            return self._weight(node, value, array if rest is None else exact, target)
+        return array if rest is None else self._in_two(node, (value, target), array, rest)
 
-    def _in_two(
-        self, node: NodeView, value: str, exact: np.ndarray, array: np.ndarray, rest: np.ndarray, target: Layout
-    ) -> Ref:
+    def _in_two(self, node: NodeView, key: tuple[str, Layout], array: np.ndarray, rest: np.ndarray) -> Ref:
         """Numbers that float32 can't hold, as a sum of two that it can: exact where the model computes in float64."""
-        context, key = self._context, (value, target)
+        context = self._context
         if key not in self._made:
-            if array.size > LARGE:
-                self._made[key] = free_weight(context, node, value, exact)
-                return self._made[key]
             high = context.op(node, "add", zero_float(context, node), array, role="high", main=False)
             self._made[key] = context.op(node, "add", high, rest, role="exact", main=False)
         return self._made[key]
