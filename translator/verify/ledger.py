@@ -285,6 +285,13 @@ def _families(bookings: Sequence[Booking]) -> list[list[Booking]]:
     return list(groups.values())
 
 
+def _in_words(trainable: list[bool]) -> str:
+    """What the tensors of a variable are together."""
+    if not trainable:
+        return "a constant"
+    return "trainable" if all(trainable) else "frozen in part" if any(trainable) else "frozen"
+
+
 def _trainable(ledger: Ledger) -> None:
     trainable = {id(v) for v in ledger.model.trainable_weights}
     for booking in ledger.bookings:
@@ -297,13 +304,7 @@ def _trainable(ledger: Ledger) -> None:
             Difference(
                 kind="trainable",
                 layers=(layer,),
-                torch="trainable"
-                if all(wanted) and wanted
-                else "frozen in part"
-                if any(wanted)
-                else "frozen"
-                if wanted
-                else "a constant",
+                torch=_in_words(wanted),
                 keras="trainable" if on else "frozen",
                 effect=Effect.TRAINING,
                 fix=f"{booking.claim.variable}.trainable = {any(wanted)}",

@@ -120,11 +120,11 @@ class _Float64Mode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _COMPUTED or func in _HELD:
+        if func in _HELD or func in _COMPUTED:
             made = func(*args, **kwargs)
             if made.dtype is not torch.float32:
                 return made
-            return func(*args, **{**kwargs, "dtype": torch.float64}) if func in _COMPUTED else made.double()
+            return made.double() if func in _HELD else func(*args, **(kwargs | {"dtype": torch.float64}))
         if func is torch.Tensor.float:
             func = torch.Tensor.double
         args = tuple(torch.float64 if a is torch.float32 else a for a in args)
