@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from translator.data.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scripts.cifar_recipe import Recipe, chosen_recipe, load_data, note, recipe_options  # noqa: E402
 
 EXAMPLES = """\b
 Examples:
@@ -31,34 +34,6 @@ Examples:
   translator convert models/cifar_resnet.py:resnet --weights resnet.ckpt -o resnet.keras
       what the checkpoint is for
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What a run learns from and how: the same for the run and for whatever resumes it."""
-
-    data: str
-    blocks: str
-    batch_size: int
-    lr: float
-    lr_step: int
-    seed: int
-
-    def learning_rate(self, epoch: int) -> float:
-        """Divided by 3 every `lr_step` epochs."""
-        return self.lr / 3 ** (epoch // self.lr_step)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usual:
-    """The settings that suit a data set."""
-
-    epochs: int
-    lr_step: int
-
-
-CIFAR = Usual(epochs=80, lr_step=20)
-DIGITS = Usual(epochs=12, lr_step=3)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,24 +152,6 @@ def read_state(path: Path) -> dict[str, Any] | None:
         raise click.UsageError(f"--resume: {path} is no state of a run: {error}") from error
 
 
-def note(history: Path | None, epoch: int, loss: float, rate: float, right: int) -> None:
-    """One row of the history: the mean loss of an epoch, and how many test images were named rightly after it."""
-    if history is None:
-        return
-    new = not history.exists()
-    with history.open("a", encoding="utf-8") as file:
-        file.write("epoch,loss,learning_rate,right\n" if new else "")
-        file.write(f"{epoch},{loss!r},{rate!r},{right}\n")
-
-
-def load_data(folder: Path | None) -> Dataset:
-    """CIFAR-10 from that folder, or the digits."""
-    from translator.data.cifar import load_cifar10
-    from translator.data.digits import load_digits_32
-
-    return load_digits_32() if folder is None else load_cifar10(folder)
-
-
 def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console, history: Path | None) -> None:
     """Train up to `epochs` epochs, saving after each one."""
     columns = (
@@ -215,18 +172,7 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console, 
 
 
 @click.command(help=__doc__, epilog=EXAMPLES)
-@click.option(
-    "--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of CIFAR-10's python batches. [default: scikit-learn's digits, 3x32x32]",
-)  # fmt: skip
-@click.option("--blocks", default="2,2,2", show_default=True, help="Residual blocks in each stage.")
-@click.option("--epochs", type=click.IntRange(min=1), help="[default: 80; 12 for the digits]")
-@click.option("--batch-size", type=click.IntRange(min=2), default=100, show_default=True)
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, help="Adam's rate.")
-@click.option(
-    "--lr-step", type=click.IntRange(min=1), help="Epochs until a third of it. [default: 20; 3 for the digits]"
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and batches.")
+@recipe_options
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("resnet.ckpt"), show_default=True
 )
@@ -234,22 +180,13 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console, 
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--history", type=click.Path(dir_okay=False, path_type=Path), help="Add each epoch's row to this CSV.")
 def main(
-    folder: Path | None, blocks: str, epochs: int | None, batch_size: int, lr: float, lr_step: int | None,
-    seed: int, output: Path, go_on: bool, force: bool, history: Path | None,
+    folder: Path | None, epochs: int | None, output: Path, go_on: bool, force: bool, history: Path | None, **rest: Any
 ) -> None:  # fmt: skip
     from translator.errors import InputError
 
     if output.exists() and not (go_on or force):
         raise click.UsageError(f"{output} exists: give --resume to go on with it or --force to replace it")
-    usual = DIGITS if folder is None else CIFAR
-    recipe = Recipe(
-        data="digits" if folder is None else str(folder.resolve()),
-        blocks=blocks,
-        batch_size=batch_size,
-        lr=lr,
-        lr_step=lr_step or usual.lr_step,
-        seed=seed,
-    )
+    recipe, usual = chosen_recipe(folder, **rest)
     console = Console(highlight=False)
     try:
         data = load_data(folder)
@@ -264,5 +201,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()
