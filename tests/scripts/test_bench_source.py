@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_source", ROOT / "scripts" / "bench_source.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scripts import bench_source as bench
 
 
 def row(style: str, status: str = "proven", **more: Any) -> dict[str, Any]:
@@ -27,7 +13,7 @@ def row(style: str, status: str = "proven", **more: Any) -> dict[str, Any]:
     return {**found, "ruff": [], "needs": [], "verdict": "explained", "parameters": 25_557_032, **more}
 
 
-def test_a_good_file_has_no_fault_and_each_bad_one_has_its_own(bench: ModuleType) -> None:
+def test_a_good_file_has_no_fault_and_each_bad_one_has_its_own() -> None:
     assert bench.faults(row("functional", backends={"jax": ""})) == []
     assert bench.faults(row("functional", lines=121)) == ["121 lines, not 120"]
     assert bench.faults(row("subclass", ruff=["F401"])) == ["ruff"]
@@ -38,12 +24,12 @@ def test_a_good_file_has_no_fault_and_each_bad_one_has_its_own(bench: ModuleType
     assert bench.faults(row("functional", "wrong")) == ["wrong"]
 
 
-def test_only_the_sequential_style_may_be_refused(bench: ModuleType) -> None:
+def test_only_the_sequential_style_may_be_refused() -> None:
     assert bench.faults(row("sequential", "refused")) == []
     assert bench.faults(row("functional", "refused")) == ["refused"]
 
 
-def test_the_table_has_a_line_for_each_network(bench: ModuleType) -> None:
+def test_the_table_has_a_line_for_each_network() -> None:
     ok = {"tensorflow": "", "jax": "", "torch": ""}
     rows = [
         row("functional", error_f64=3e-15, backends=ok),
@@ -57,7 +43,7 @@ def test_the_table_has_a_line_for_each_network(bench: ModuleType) -> None:
     )
 
 
-def test_the_form_of_a_file_is_what_ruff_and_its_imports_say(bench: ModuleType, tmp_path: Path) -> None:
+def test_the_form_of_a_file_is_what_ruff_and_its_imports_say(tmp_path: Path) -> None:
     path = tmp_path / "written.py"
     path.write_text('"""A header."""\n\nimport keras\nimport torch\n\nx = [keras, torch]\n')
     assert bench.form(path) == {"lines": 4, "ruff": [], "needs": ["torch"]}

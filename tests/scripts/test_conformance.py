@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import Counter
-from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import conformance
 
 
-@pytest.fixture(scope="module")
-def conformance() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("conformance", ROOT / "scripts" / "conformance.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["conformance"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_exported_models_pass_or_are_refused_by_code(conformance: ModuleType) -> None:
+def test_exported_models_pass_or_are_refused_by_code() -> None:
     results = [conformance.judge(c) for c in conformance.cases(["pytorch-operator", "simple"])]
     bad = [r for r in results if r.status in (conformance.WRONG, conformance.CRASHED)]
     assert not bad
@@ -33,7 +16,7 @@ def test_exported_models_pass_or_are_refused_by_code(conformance: ModuleType) ->
     assert operator[conformance.PASSED] >= 32, operator
 
 
-def test_the_table_counts_what_lies_within(conformance: ModuleType) -> None:
+def test_the_table_counts_what_lies_within() -> None:
     row = conformance.Result
     results = [
         row(name="a", kind="node", op="Abs", status=conformance.PASSED),

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pickle
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 from models.cifar_resnet import resnet
-from translator.data.cifar import TEST_FILE, TRAIN_FILES
+from scripts import train_cifar
+from tests.scripts.small_cifar import TINY, small_cifar
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_cifar.py"
-TINY = ("--blocks", "1,1,1", "--batch-size", "16")
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_cifar", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
 
 
 def train(*arguments: object) -> Result:
-    return CliRunner().invoke(script.main, list(map(str, arguments)))
+    return CliRunner().invoke(train_cifar.main, list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small CIFAR-10 in the real format: 80 training images, 16 for testing."""
-    folder, rng = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
-    for name in (*TRAIN_FILES, TEST_FILE):
-        data, labels = rng.integers(0, 256, (16, 3072), dtype=np.uint8), [int(n) for n in rng.integers(0, 10, 16)]
-        (folder / name).write_bytes(pickle.dumps({b"data": data, b"labels": labels}, protocol=2))
-    return folder
+    return small_cifar(tmp_path_factory.mktemp("cifar"))
 
 
 @pytest.fixture(scope="module")

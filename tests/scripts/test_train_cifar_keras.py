@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import pickle
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,22 +13,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from translator.data.cifar import TEST_FILE, TRAIN_FILES
+from scripts import train_cifar as on_torch
+from scripts import train_cifar_keras as on_keras
+from tests.scripts.small_cifar import TINY, small_cifar
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-TINY = ("--blocks", "1,1,1", "--batch-size", "16")
 pytestmark = pytest.mark.train
-
-
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{name}_under_test", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-on_torch, on_keras = load_script("train_cifar"), load_script("train_cifar_keras")
 
 
 def run(script: ModuleType, *arguments: object) -> Result:
@@ -46,12 +33,7 @@ def done(script: ModuleType, *arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small CIFAR-10 in the real format: 80 training images, 16 for testing."""
-    folder, rng = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
-    for name in (*TRAIN_FILES, TEST_FILE):
-        data, labels = rng.integers(0, 256, (16, 3072), dtype=np.uint8), [int(n) for n in rng.integers(0, 10, 16)]
-        (folder / name).write_bytes(pickle.dumps({b"data": data, b"labels": labels}, protocol=2))
-    return folder
+    return small_cifar(tmp_path_factory.mktemp("cifar"))
 
 
 @pytest.fixture(scope="module")

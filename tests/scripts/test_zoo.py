@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import zoo
+
 CIFAR = "models/cifar_resnet.py:resnet"
-
-
-@pytest.fixture(scope="module")
-def zoo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("zoo", ROOT / "scripts" / "zoo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def row(spec: str, status: str = "proven", **more: Any) -> dict[str, Any]:
     return {"spec": spec, "status": status, "seconds": 1.0, "reason": "", "message": "", **more}
 
 
-def test_a_model_is_proven_and_a_missing_one_is_refused_with_its_reason(zoo: ModuleType, tmp_path: Path) -> None:
+def test_a_model_is_proven_and_a_missing_one_is_refused_with_its_reason(tmp_path: Path) -> None:
     output = tmp_path / "zoo.jsonl"
     assert zoo.main([CIFAR, "no_such_package:model", "--output", str(output), "--workers", "2"]) == 0
     rows = {r["spec"]: r for r in map(json.loads, output.read_text().splitlines())}
@@ -40,7 +29,7 @@ def test_a_model_is_proven_and_a_missing_one_is_refused_with_its_reason(zoo: Mod
     assert "no_such_package" in rows["no_such_package:model"]["message"]
 
 
-def test_what_is_in_the_output_is_not_done_again(zoo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_the_output_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
     zoo.append("memory://again/zoo.jsonl", row("a:b"))
     asked: list[str] = []
     monkeypatch.setattr(zoo, "run", lambda specs, options: asked.extend(specs) or iter([row("c:d")]))
@@ -49,29 +38,29 @@ def test_what_is_in_the_output_is_not_done_again(zoo: ModuleType, monkeypatch: p
     assert set(zoo.earlier("memory://again/zoo.jsonl")) == {"a:b", "c:d"}
 
 
-def test_a_wrong_model_fails_the_run(zoo: ModuleType) -> None:
+def test_a_wrong_model_fails_the_run() -> None:
     zoo.append("memory://wrong/zoo.jsonl", row("a:b", "wrong", reason="conv1"))
     assert zoo.main(["a:b", "--output", "memory://wrong/zoo.jsonl"]) == 1
 
 
-def test_a_model_that_uses_too_much_memory_is_ended(zoo: ModuleType) -> None:
+def test_a_model_that_uses_too_much_memory_is_ended() -> None:
     result = zoo.watched(CIFAR, memory=0.05, seconds=60, files=False)
     assert (result["status"], result["reason"]) == ("limit", "more than 0.05 GB")
 
 
-def test_a_list_is_read_from_any_path_without_its_comments(zoo: ModuleType) -> None:
+def test_a_list_is_read_from_any_path_without_its_comments() -> None:
     zoo.write("memory://lists/models.txt", "a:b  # one\n\n# none\nc:d\n")
     assert zoo.listed("memory://lists/models.txt") == ["a:b", "c:d"]
 
 
-def test_the_table_shows_refusals_with_their_reason(zoo: ModuleType) -> None:
+def test_the_table_shows_refusals_with_their_reason() -> None:
     text = zoo.markdown([row("b:x", "refused", reason="op", message="Foo isn't supported\n  fix: no"), row("a:y")])
     assert text.splitlines()[2].startswith("| `a:y` |")
     assert "op: Foo isn't supported |" in text.splitlines()[3]
 
 
 @pytest.mark.slow
-def test_a_local_dask_cluster_does_the_same(zoo: ModuleType) -> None:
+def test_a_local_dask_cluster_does_the_same() -> None:
     options = Namespace(memory=12, seconds=600, files=False, workers=2, backend="dask", scheduler=None)
     rows = list(zoo.run([CIFAR, "no_such_package:model"], options))
     assert {r["status"] for r in rows} == {"proven", "refused"}
