@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -17,3 +19,9 @@ def float64() -> Iterator[None]:
     yield
     keras.config.set_floatx(before[0])
     keras.config.set_dtype_policy(before[1])
+
+
+@pytest.fixture
+def example(rng: np.random.Generator) -> torch.Tensor:
+    """Two images of 6 x 6."""
+    return torch.tensor(rng.normal(size=(2, 3, 6, 6)), dtype=torch.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,9 @@ import torch
 from torch import nn
 
 import translator
+from tests.unit.writer_networks import (
+    NETWORKS,
+)
 from translator.capture.trace import capture
 from translator.emit.keras_model import emit
 from translator.emit.source.order import together
@@ -25,194 +27,6 @@ from translator.emit.source.write_plan import checked_source
 from translator.engines.native import plan_of
 from translator.errors import InputError, InternalError, UnsupportedError
 from translator.plan.calls import OpCall, Plan, Ref
-
-
-class Block(nn.Module):
-    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.bn = nn.BatchNorm2d(outside)
-        self.down = nn.Conv2d(inside, outside, 1, stride) if stride > 1 else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.relu(self.bn(self.conv(x)))
-        return y + (x if self.down is None else self.down(x))
-
-
-class Stages(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stage1 = nn.Sequential(Block(3, 3), Block(3, 3))
-        self.stage2 = nn.Sequential(Block(3, 8, 2), Block(8, 8))
-        self.stage3 = nn.Sequential(Block(8, 16, 2), Block(16, 16))
-        self.fc = nn.Linear(16, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.stage3(self.stage2(self.stage1(x))).mean((2, 3)))
-
-
-class Functions(nn.Module):
-    """No module inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(6, 4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(torch.nn.functional.linear(x, self.weight))
-        return torch.cat([x, torch.tanh(x) * 2], dim=1)
-
-
-class Shared(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 4))
-        self.head = nn.Linear(8, 2)
-
-    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        left, right = self.encoder(a), self.encoder(b)
-        return self.head(torch.cat([left, right], dim=1)), left
-
-
-class Keywords(nn.Module):
-    """Names that are builtins, Keras' own attributes, or the written file's; and some that will be made keywords."""
-
-    NAMES = ("größe", "klass", "lampda", "input", "output", "name", "layers", "keras", "x", "dtype", "stack", "build")
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in self.NAMES:
-            self.add_module(name, nn.Linear(4, 4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for name in self.NAMES:
-            x = torch.relu(self._modules[name](x))
-        return x
-
-
-class Gather(nn.Module):
-    def __init__(self, inside: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(inside, 8), nn.Linear(8, 4)
-
-    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        return self.second(torch.relu(self.first(torch.cat(features, 1))))
-
-
-class Dense(nn.Module):
-    """Each block reads all that came before it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Gather(4 * k) for k in range(1, 5))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        features = [x]
-        for block in self.blocks:
-            features.append(block(features))
-        return torch.cat(features, 1)
-
-
-def double(inside: int, outside: int) -> nn.Sequential:
-    """Blocks of a function, not of a class."""
-    layers = [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(outside, outside, 3, padding=1), nn.ReLU())
-
-
-class UNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.down, self.bottom, self.decode = double(3, 4), double(4, 8), double(8, 4)
-        self.up = nn.ConvTranspose2d(8, 4, 2, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skip = self.down(x)
-        x = self.bottom(nn.functional.max_pool2d(skip, 2))
-        return self.decode(torch.cat([skip, self.up(x)], dim=1))
-
-
-class Step(nn.Module):
-    """Numbered parts: what is second in one call is third in another."""
-
-    def __init__(self, inside: int, outside: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        sizes = (inside, *widths, outside)
-        parts: list[nn.Module] = [Unit(a, b) for a, b in itertools.pairwise(sizes)]
-        if len(widths) > 1:
-            parts.insert(1, Gate(widths[0]))
-        self.parts = nn.Sequential(*parts)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.parts(x)
-
-
-class Unit(nn.Module):
-    def __init__(self, inside: int, outside: int) -> None:
-        super().__init__()
-        self.linear, self.norm = nn.Linear(inside, outside), nn.LayerNorm(outside)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.norm(self.linear(x)))
-
-
-class Gate(nn.Module):
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(size, size)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * torch.sigmoid(self.gate(x))
-
-
-class Steps(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps = nn.Sequential(*(Step(4, 4, widths) for widths in ((5,), (6,), (7, 8), (8, 9), (9, 7))))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.steps(x)
-
-
-class Text(nn.Module):
-    """A parameter of no layer, attention, recurrence, and a layer that is called again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.place = nn.Parameter(torch.randn(1, 6, 8))
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.recurrent = nn.LSTM(8, 4, bidirectional=True, batch_first=True)
-        self.ops = nn.Linear(8, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.ops(x + self.place)
-        x, _ = self.attention(x, x, x, need_weights=False)
-        x, _ = self.recurrent(self.ops(torch.relu(x)))
-        return x
-
-
-class Automatic(nn.Module):
-    """Layers called as Keras calls operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add, self.einsum_1 = nn.Linear(4, 4), nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.einsum_1(self.add(x)) + torch.arange(4.0)
-        return x @ x.mT
-
-
-NETWORKS = {
-    "stages": (Stages, ((2, 3, 8, 8),)),
-    "functions": (Functions, ((2, 4),)),
-    "shared": (Shared, ((2, 4), (2, 4))),
-    "keywords": (Keywords, ((2, 4),)),
-    "dense": (Dense, ((2, 4),)),
-    "unet": (UNet, ((2, 3, 8, 8),)),
-    "steps": (Steps, ((2, 4),)),
-    "automatic": (Automatic, ((2, 4, 4),)),
-    "text": (Text, ((2, 6, 8),)),
-}
 
 
 @pytest.fixture(scope="module")
