@@ -40,6 +40,8 @@ class ModuleClaim:
     inputs and outputs: the module's tensor arguments and results, in order, with what is not known left out as None.
     covers: earlier module calls, in order, whose own results have no twin because the Keras side computes them in one
     with this call (a folded BatchNorm, an activation inside a Conv2D); `inputs` are then those of the first of them.
+    arguments: which argument of the call each input is, by its number or keyword and the way on into what it holds
+    ("0", "mask", "states.1"); () where the inputs are simply the tensors that the call gets.
     """
 
     path: str
@@ -47,6 +49,7 @@ class ModuleClaim:
     inputs: tuple[ValueClaim | None, ...]
     outputs: tuple[ValueClaim | None, ...]
     covers: tuple[tuple[str, int], ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import translator
@@ -50,3 +53,43 @@ def test_a_wrapper_is_looked_through() -> None:
 def test_inputs_that_the_model_does_not_take_are_named() -> None:
     with pytest.raises(InputError, match=r"can't be run on float32 \(2, 5, 8, 8\).*\n  module:  0 \(Conv2d\)"):
         translator.convert(network(), torch.randn(2, 5, 8, 8))
+
+
+class Scored(nn.Module):
+    """Two numbers for every feature, with a mask on the way that is sometimes given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None, y: torch.Tensor, *, scale: torch.Tensor) -> Any:
+        z = self.linear(x) - y * scale
+        return z if mask is None else z + mask
+
+
+class MaskedWhileTraced(nn.Module):
+    """Hands its part a mask of zeros while it is traced and none otherwise, as transformers' decoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scored = Scored()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        mask = (x > 1e30).float() if torch.compiler.is_exporting() else None
+        return self.scored(x.tanh(), mask, x.relu(), scale=x.sigmoid())
+
+
+def test_an_input_that_is_there_only_while_traced_moves_no_other() -> None:
+    report = translator.convert(MaskedWhileTraced(), torch.randn(2, 4)).report
+    assert report.verdict is Verdict.EQUAL, [d.values for d in report.differences]
+
+
+def test_a_model_that_keeps_a_cache_is_translated_without_it() -> None:
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=8, bos_token_id=1, eos_token_id=2
+    )
+    module = transformers.GPT2Model(config)
+    report = translator.convert(module, torch.randint(0, 20, (2, 6))).report
+    assert report.verdict is Verdict.EXPLAINED, [d.values for d in report.differences]
+    assert any("config.use_cache" in note for note in report.notes)
+    assert module.config.use_cache

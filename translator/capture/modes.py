@@ -1,10 +1,10 @@
-"""Evaluation mode for a while: the user's module is left as it was given."""
+"""The mode in which a module is traced: the user's module is left as it was given."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,3 +20,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def without_cache(module: nn.Module) -> Iterator[bool]:
+    """No cache of keys and values for generation, as transformers' models make one: it is no tensor. True: one had."""
+    owned: list[Any] = [getattr(part, "config", None) for part in module.modules()]
+    configs = {id(config): config for config in owned if getattr(config, "use_cache", False)}
+    for config in configs.values():
+        config.use_cache = False
+    try:
+        yield bool(configs)
+    finally:
+        for config in configs.values():
+            config.use_cache = True

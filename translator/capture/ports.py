@@ -52,19 +52,27 @@ class _Port:
         return self._marked("out", self._open.pop(), output)
 
     def _marked(self, side: str, call: int, value: Any) -> Any:
-        leaves, spec = torch.utils._pytree.tree_flatten(value)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        leaves, spec = torch.utils._pytree.tree_flatten_with_path(value)
+        tensors = [(_argument(path), leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
         if len(tensors) < 2:
             return None
-        places: dict[int, list[int]] = {}
-        for place, tensor in enumerate(tensors):
-            places.setdefault(id(tensor), []).append(place)
-        marked = {id(t): self._mark(t, side, call, places[id(t)]) for t in tensors}
-        replaced = [marked[id(leaf)] if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        places: dict[int, dict[int, str]] = {}
+        for place, (name, tensor) in enumerate(tensors):
+            places.setdefault(id(tensor), {})[place] = name
+        marked = {id(t): self._mark(t, side, call, places[id(t)]) for _, t in tensors}
+        replaced = [marked[id(leaf)] if isinstance(leaf, Tensor) else leaf for _, leaf in leaves]
         return torch.utils._pytree.tree_unflatten(replaced, spec)
 
-    def _mark(self, tensor: Tensor, side: str, call: int, places: list[int]) -> Tensor:
-        attributes: Attributes = {"path": self._path, "call": call, "side": side, "places": places}
+    def _mark(self, tensor: Tensor, side: str, call: int, places: dict[int, str]) -> Tensor:
+        attributes: Attributes = {
+            "path": self._path, "call": call, "side": side, "places": list(places), "names": list(places.values()),
+        }  # fmt: skip
         return onnx_ops.symbolic(
             f"{DOMAIN}::Port", [tensor], attributes, dtype=tensor.dtype, shape=tensor.shape, version=1
         )
+
+
+def _argument(path: Any) -> str:
+    """The argument that a leaf of (args, kwargs) is: its number or its keyword, and the way on into what it holds."""
+    keys = (getattr(k, "idx", getattr(k, "key", getattr(k, "name", ""))) for k in path[1:])
+    return ".".join(str(key) for key in keys)

@@ -17,7 +17,7 @@ from torch import nn
 
 from translator.capture.marked_modules import modules_marked
 from translator.capture.marks import MarkMode, attention_marked
-from translator.capture.modes import evaluating
+from translator.capture.modes import evaluating, without_cache
 from translator.capture.origins import annotate
 from translator.capture.ports import ports_marked
 from translator.errors import UnsupportedError, first_line
@@ -54,7 +54,7 @@ def capture(
 
     Raises: UnsupportedError (reason "export") where torch.export or the ONNX exporter refuses the model.
     """
-    with evaluating(module):
+    with evaluating(module), without_cache(module) as cached:
         program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
         onnx_program = _to_onnx(program)
     exported = onnx_program.exported_program
@@ -69,6 +69,7 @@ def capture(
         aliases=aliases,
         inputs=tuple(v.name or "" for v in model.graph.inputs),
         outputs=tuple(v.name or "" for v in model.graph.outputs),
+        notes=("the cache for generation (config.use_cache) is no output of the Keras model",) if cached else (),
     )
 
 

@@ -104,6 +104,7 @@ def claims_of(plan: Plan, emitted: Emitted) -> Claims:
                 inputs=tuple(claim(v, at) if v else None for v, at in zip(m.inputs, m.input_layouts, strict=True)),
                 outputs=tuple(claim(v, at) if v else None for v, at in zip(m.outputs, m.output_layouts, strict=True)),
                 covers=m.covers,
+                arguments=m.arguments,
             )
             for m in plan.module_calls
         ),

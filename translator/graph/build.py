@@ -86,7 +86,7 @@ class Builder:
         self.sequences: dict[str, tuple[str, ...]] = {}
         self._alias: dict[str, str] = {}
         self._counting: dict[str, Any] = {}
-        self._borders: dict[tuple[str, int, str], dict[int, str]] = {}
+        self._borders: dict[tuple[str, int, str], dict[int, tuple[str, str]]] = {}
 
     def resolve(self, name: str) -> str:
         """The value that `name` stands for."""
@@ -96,8 +96,9 @@ class Builder:
         """The marked borders of module calls."""
         found: dict[tuple[str, int], Ports] = {}
         for (path, call, side), values in self._borders.items():
-            row = tuple(values.get(i, "") for i in range(max(values) + 1))
-            field = {"inputs": row} if side == "in" else {"outputs": row}
+            rows = [values.get(i, ("", "")) for i in range(max(values) + 1)]
+            row, names = tuple(value for value, _ in rows), tuple(name for _, name in rows)
+            field = {"inputs": row, "arguments": names} if side == "in" else {"outputs": row}
             found[path, call] = replace(found.get((path, call), Ports()), **field)
         return found
 
@@ -145,7 +146,8 @@ class Builder:
         if view.key == "translator::Port":
             self._alias[view.outputs[0]] = view.inputs[0]
             border = self._borders.setdefault((view.attr("path"), view.attr("call"), view.attr("side")), {})
-            border.update(dict.fromkeys(view.attr("places"), view.inputs[0]))
+            for place, name in zip(view.attr("places"), view.attr("names"), strict=True):
+                border[place] = (view.inputs[0], name)
             return
         made = self._sequence(view)
         if made is not None:

@@ -52,9 +52,13 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The values on the borders of one module call, by position: "" where nothing is known. Only sides with several."""
+    """The values on the borders of one module call, by position: "" where nothing is known. Only sides with several.
+
+    arguments: which argument each input is.
+    """
 
     inputs: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
 
 

@@ -138,6 +138,7 @@ def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
                 outputs=tuple(_named(v, context) for v in outputs),
                 input_layouts=tuple(context.assignment.layouts.get(v, Layout(axes=())) for v in inputs),
                 output_layouts=tuple(context.assignment.layouts.get(v, Layout(axes=())) for v in outputs),
+                arguments=ports.arguments,
             )
         )  # fmt: skip
     return calls

@@ -90,7 +90,8 @@ class ModuleCall:
 
     input_layouts, output_layouts: how PyTorch's tensor lies in each. One value can be several tensors of PyTorch: a
     transpose that moves nothing gives the same value another layout. covers: calls of modules before it that are
-    computed in one with it (a convolution whose BatchNorm is folded in).
+    computed in one with it (a convolution whose BatchNorm is folded in). arguments: which argument of the call each
+    input is, () where there is one only.
     """
 
     path: str
@@ -101,6 +102,7 @@ class ModuleCall:
     input_layouts: tuple[Layout, ...] = ()
     output_layouts: tuple[Layout, ...] = ()
     covers: tuple[tuple[str, int], ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

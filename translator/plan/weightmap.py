@@ -162,6 +162,7 @@ def _claims(document: Mapping[str, Any]) -> Claims:
                 inputs=tuple(None if v is None else _value(v) for v in m["inputs"]),
                 outputs=tuple(None if v is None else _value(v) for v in m["outputs"]),
                 covers=tuple((path, call) for path, call in m["covers"]),
+                arguments=tuple(m.get("arguments", ())),
             )
             for m in document["modules"]
         ),

@@ -33,13 +33,24 @@ Targets = tuple[Target | None, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
-    """What a module call is claimed to be on the Keras side. first: the call whose inputs these are."""
+    """What a module call is claimed to be on the Keras side. first: the call whose inputs these are.
+
+    arguments: which argument each input is, () where they are simply the tensors that the call gets.
+    """
 
     key: Key
     first: Key
     inputs: Targets
     outputs: Targets
     covers: tuple[Key, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+    def given(self, arguments: Sequence[str]) -> Targets:
+        """The values claimed for a call's tensor arguments, in the order of those: one may be missing this time."""
+        if not self.arguments:
+            return self.inputs
+        known = dict(zip(self.arguments, self.inputs, strict=True))
+        return tuple(known.get(name) for name in arguments)
 
     @property
     def keras(self) -> str:
@@ -111,6 +122,7 @@ def _add(index: ClaimIndex, claim: ModuleClaim) -> None:
         inputs=() if key == ROOT else _targets(index, claim.inputs, name),
         outputs=_targets(index, claim.outputs, name),
         covers=claim.covers,
+        arguments=() if key == ROOT else claim.arguments,
     )
     index.twins[key] = twin
     index.begins.setdefault(twin.first, []).append(twin)

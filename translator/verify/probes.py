@@ -42,8 +42,9 @@ class Leaf:
         """Give both sides the same other tensors; the worst outcome, None where PyTorch does not take them."""
         graph = self.watch.index.graph
         args, kwargs = map_tensors(change, (self.event.args, self.event.kwargs))
-        tensors, targets = tensors_in((args, kwargs)), [t for t in self.twin.inputs if t is not None]
-        if len(tensors) != len(targets):
+        tensors, given = tensors_in((args, kwargs)), self.twin.given(self.event.arguments)
+        targets = [t for t in given if t is not None]
+        if not len(tensors) == len(targets) == sum(t is not None for t in self.twin.inputs):
             return None
         try:
             fed = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,7 +26,8 @@ class ModuleEvent:
 
     leaf: no other module was called inside (known when the call ends). args, kwargs: as the module got them; at the end
     of the call they are there only where the listener asked, as copies if the module may have worked in place.
-    parents: the calls around it, from the root inward. shapes, floats, storages: of the tensor arguments, in any case.
+    parents: the calls around it, from the root inward. shapes, floats, storages: of the tensor arguments, in any case;
+    arguments: which argument each of them is, by its number or keyword ("0", "mask", "states.1").
     """
 
     path: str
@@ -39,6 +40,7 @@ class ModuleEvent:
     shapes: tuple[tuple[int, ...], ...] = ()
     floats: bool = False
     storages: frozenset[int] = frozenset()
+    arguments: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -79,6 +81,7 @@ class _Recorder:
         parents = tuple(e.key for e in self.stack)
         event = ModuleEvent(path=path, call=self.calls[path], module=module, parents=parents, args=args, kwargs=kwargs)
         given = event.inputs
+        event.arguments = tuple(names_in(args)) + tuple(names_in(kwargs))
         event.shapes = tuple(tuple(t.shape) for t in given)
         event.floats = any(t.is_floating_point() for t in given)
         event.storages = frozenset(t.untyped_storage().data_ptr() for t in given)
@@ -162,6 +165,21 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [t for f in dataclasses.fields(value) for t in tensors_in(getattr(value, f.name))]
     return []
+
+
+def names_in(value: Any) -> list[str]:
+    """The way to each tensor of a nested structure, in the order of `tensors_in`: numbers, keys, fields, by dots."""
+    if isinstance(value, torch.Tensor):
+        return [""]
+    if isinstance(value, Mapping):
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, (tuple, list)):
+        items = enumerate(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+    else:
+        return []
+    return [f"{key}.{rest}" if rest else str(key) for key, item in items for rest in names_in(item)]
 
 
 def map_tensors(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:

@@ -54,7 +54,7 @@ class Watch:
         if event.key != ROOT:
             for twin in twins:
                 self._start(twin, event)
-                self._visit(twin, event.inputs, twin.inputs, "its input")
+                self._visit(twin, event.inputs, twin.given(event.arguments), "its input")
         return self.at_leaf is not None and next(event.module.children(), None) is None
 
     def leave(self, event: ModuleEvent, outputs: list[torch.Tensor]) -> Mapping[int, torch.Tensor]:
