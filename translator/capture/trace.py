@@ -80,6 +80,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
         spatial = range(2, value.ndim) if dynamic_hw and value.ndim >= 4 else ()
         return dict.fromkeys((0, *spatial), torch.export.Dim.AUTO)
 
+    args, kwargs = _distinct((args, kwargs))
     shapes = _bound(module, [torch.utils._pytree.tree_map(dims, a) for a in args])
     shapes |= {k: torch.utils._pytree.tree_map(dims, v) for k, v in kwargs.items()}
     try:
@@ -91,6 +92,17 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
             reason="export",
             fix="make torch.export.export(model, inputs) work, or judge a port of your own with `translator audit`",
         ) from error
+
+
+def _distinct(value: Any) -> Any:
+    """The same with every tensor an object of its own: one given twice would be traced as one input."""
+    leaves, spec = torch.utils._pytree.tree_flatten(value)
+    seen: set[int] = set()
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, torch.Tensor):
+            leaves[place] = leaf.clone() if id(leaf) in seen else leaf
+            seen.add(id(leaf))
+    return torch.utils._pytree.tree_unflatten(leaves, spec)
 
 
 def _to_onnx(program: Any) -> Any:

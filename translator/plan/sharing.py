@@ -45,7 +45,8 @@ class Sharing:
 
     def _layer(self, node: NodeView, index: int) -> tuple[object, ...]:
         weights = tuple(self._graph.derived.get(v) for v in node.inputs)
-        return (node.key, index, weights, tuple(sorted(map(repr, node.attributes.items()))), node.origin.module)
+        module = "" if node.key == "Gather" else node.origin.module  # whoever looks up in a table does it the same way
+        return (node.key, index, weights, tuple(sorted(map(repr, node.attributes.items()))), module)
 
     def _apart(self, readers: Iterable[tuple[NodeView, int]]) -> bool:
         """Whether different readers read different regions of the tensor: query, key and value of one matrix."""

@@ -1,4 +1,4 @@
-"""Ops that pick, move or replace elements: slices, splits, gathers, scatters, padding."""
+"""Ops that pick, move or replace elements: slices, splits, gathers, padding."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def gather(node: NodeView, ctx: PlanContext) -> Ref:
         return ctx.op(node, "take", x, _wrapped(node, ctx), axis=place)
     size = ctx.shape(node.inputs[0])[axis]
     index = np.where(index < 0, index + (size or 0), index) if size is not None else index
-    key = _as_slice(index)
+    key = as_slice(index)
     if key is not None:
         keys: list[Any] = [slice(None)] * rank
         keys[place] = key
@@ -145,7 +145,7 @@ def _wrapped(node: NodeView, ctx: PlanContext) -> Arg:
     return ctx.arg(node, 1, like=1)
 
 
-def _as_slice(index: np.ndarray) -> int | slice | None:
+def as_slice(index: np.ndarray) -> int | slice | None:
     """A scalar, or a slice where the indices are evenly spaced and ascending."""
     if index.ndim == 0:
         return int(index)
@@ -160,10 +160,10 @@ def _as_slice(index: np.ndarray) -> int | slice | None:
 @rule("GatherElements", since=11, keras="keras.ops.take_along_axis")
 def gather_elements(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a selection of one element for each index. Source: ONNX GatherElements-13."""
-    return ctx.op(node, "take_along_axis", _own(node, ctx, 0), _own(node, ctx, 1), axis=node.attr("axis", 0))
+    return ctx.op(node, "take_along_axis", own(node, ctx, 0), own(node, ctx, 1), axis=node.attr("axis", 0))
 
 
-def _own(node: NodeView, ctx: PlanContext, index: int) -> Arg:
+def own(node: NodeView, ctx: PlanContext, index: int) -> Arg:
     """Input `index` in PyTorch's own order and shape, never trimmed for broadcasting."""
     array = ctx.const(node, index)
     if array is None:
@@ -228,71 +228,6 @@ def one_hot(node: NodeView, ctx: PlanContext) -> Ref:
         pair = ctx.arg(node, 2, like=2)
         off, on = (ctx.op(node, "get_item", pair, i, role=name) for i, name in ((0, "off"), (1, "on")))
     return ctx.op(node, "where", hit, on, off)
-
-
-@rule("ScatterElements", since=11, keras="keras.ops.scatter_update")
-def scatter_elements(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan the replacement of one element for each index along an axis. Source: ONNX ScatterElements-18."""
-    shape, size = ctx.shape(node.inputs[1]), ctx.shape(node.inputs[0])
-    rank = len(shape)
-    axis = node.attr("axis", 0) % rank
-    reduction = {"none": None, "add": "add", "mul": "mul", "max": "max", "min": "min"}[node.attr("reduction", "none")]
-    if any(d is None for d in shape) or size[axis] is None:
-        raise node.unsupported("a scatter along a dynamic size", reason="data-dependent-shape")
-    count = int(np.prod([int(d or 0) for d in shape]))
-    places = [p.reshape(-1, 1).astype(np.int32) for p in np.indices([int(d or 0) for d in shape])]
-    index = ctx.const(node, 1)
-    if index is not None:
-        places[axis] = np.where(index < 0, index + int(size[axis] or 0), index).reshape(-1, 1).astype(np.int32)
-        rows: Arg = np.concatenate(places, axis=1)
-    else:
-        given = ctx.op(node, "cast", ctx.arg(node, 1, like=1), "int32", role="index")
-        below = ctx.op(node, "less", given, 0, role="below")
-        end = ctx.op(node, "add", given, int(size[axis] or 0), role="from_end")
-        given = ctx.op(node, "where", below, end, given, role="wrapped")
-        column: Arg = ctx.op(node, "reshape", given, (count, 1), role="column")
-        rows = ctx.op(node, "concatenate", [column if a == axis else places[a] for a in range(rank)], axis=1)
-    updates = _own(node, ctx, 2)
-    flat = ctx.op(node, "reshape", updates, (count,), role="flat") if isinstance(updates, Ref) else updates.reshape(-1)
-    options: dict[str, Any] = {"reduction": reduction} if reduction else {}
-    return ctx.op(node, "scatter_update", _own(node, ctx, 0), rows, flat, **options)
-
-
-@rule("ScatterND", since=11, keras="keras.ops.concatenate for rows in a row, keras.ops.scatter_update")
-def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan the replacement of elements at places given as index tuples. Source: ONNX ScatterND-16."""
-    reduction = node.attr("reduction", "none")
-    index = ctx.const(node, 1)
-    if reduction == "none" and index is not None and index.ndim == 2 and index.shape[1] == 1 and index.dtype != object:
-        rows = _as_slice(index[:, 0])
-        if isinstance(rows, slice) and rows.step is None:
-            return _rows_replaced(node, ctx, rows)
-    places, shape = _own(node, ctx, 1), ctx.shape(node.inputs[0])
-    sizes = shape[: ctx.shape(node.inputs[1])[-1]]
-    if None in sizes:
-        raise node.unsupported("a scatter along a dynamic axis", reason="data-dependent-shape")
-    if isinstance(places, Ref):
-        end = ctx.op(node, "add", places, np.array(sizes, dtype=np.int32), role="from_end")
-        below = ctx.op(node, "less", places, 0, role="below")
-        places = ctx.op(node, "where", below, end, places, role="wrapped")
-    else:
-        places = np.where(places < 0, places + np.array(sizes), places)
-    options: dict[str, Any] = {} if reduction == "none" else {"reduction": reduction}
-    return ctx.op(node, "scatter_update", _own(node, ctx, 0), places, _own(node, ctx, 2), **options)
-
-
-def _rows_replaced(node: NodeView, ctx: PlanContext, rows: slice) -> Ref:
-    """Rows from one place to another replaced: what is before, the new rows, what is after."""
-    size = ctx.shape(node.inputs[0])[0]
-    data, updates = _own(node, ctx, 0), _own(node, ctx, 2)
-    parts: list[Arg] = [updates]
-    if rows.start:
-        parts.insert(0, ctx.op(node, "get_item", data, (slice(None, rows.start),), role="before"))
-    if size is None or rows.stop < size:
-        parts.append(ctx.op(node, "get_item", data, (slice(rows.stop, None),), role="after"))
-    if len(parts) == 1:
-        return updates  # type: ignore[no-any-return]
-    return ctx.op(node, "concatenate", parts, axis=0, role="replaced")
 
 
 @rule("Range", since=11, keras="keras.ops.cumsum")

@@ -1,0 +1,117 @@
+"""Ops that replace elements: scatters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from translator.graph.view import NodeView
+from translator.plan.calls import Arg, Ref
+from translator.plan.context import PlanContext
+from translator.plan.registry import rule
+from translator.plan.rules.pick import as_slice, own
+
+_FEW = 32
+"""More indices than this for one row aren't written out one by one."""
+
+_REDUCTIONS = {"add": "add", "mul": "multiply", "max": "maximum", "min": "minimum"}
+
+
+@rule("ScatterElements", since=11, keras="keras.ops.scatter_update")
+def scatter_elements(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the replacement of one element for each index along an axis. Source: ONNX ScatterElements-18."""
+    shape, size = ctx.shape(node.inputs[1]), ctx.shape(node.inputs[0])
+    rank = len(shape)
+    axis = node.attr("axis", 0) % rank
+    reduction = {"none": None, "add": "add", "mul": "mul", "max": "max", "min": "min"}[node.attr("reduction", "none")]
+    if size[axis] is None or (None in shape and not _alike(node, ctx, axis)):
+        raise node.unsupported("a scatter along a dynamic size", reason="data-dependent-shape")
+    if None in shape:
+        return _one_by_one(node, ctx, axis)
+    count = int(np.prod([int(d or 0) for d in shape]))
+    places = [p.reshape(-1, 1).astype(np.int32) for p in np.indices([int(d or 0) for d in shape])]
+    index = ctx.const(node, 1)
+    if index is not None:
+        places[axis] = np.where(index < 0, index + int(size[axis] or 0), index).reshape(-1, 1).astype(np.int32)
+        rows: Arg = np.concatenate(places, axis=1)
+    else:
+        given = _wrapped(node, ctx, int(size[axis] or 0))
+        column: Arg = ctx.op(node, "reshape", given, (count, 1), role="column")
+        rows = ctx.op(node, "concatenate", [column if a == axis else places[a] for a in range(rank)], axis=1)
+    updates = own(node, ctx, 2)
+    flat = ctx.op(node, "reshape", updates, (count,), role="flat") if isinstance(updates, Ref) else updates.reshape(-1)
+    options: dict[str, Any] = {"reduction": reduction} if reduction else {}
+    return ctx.op(node, "scatter_update", own(node, ctx, 0), rows, flat, **options)
+
+
+def _wrapped(node: NodeView, ctx: PlanContext, size: int) -> Ref:
+    """The computed indices, those from the end counted from the start."""
+    given = ctx.op(node, "cast", ctx.arg(node, 1, like=1), "int32", role="index")
+    below = ctx.op(node, "less", given, 0, role="below")
+    return ctx.op(node, "where", below, ctx.op(node, "add", given, size, role="from_end"), given, role="wrapped")
+
+
+def _alike(node: NodeView, ctx: PlanContext, axis: int) -> bool:
+    """Whether the indices are few along the axis, and as many as the elements along every other."""
+    index, data = ctx.graph.shapes[node.inputs[1]], ctx.graph.shapes[node.inputs[0]]
+    others = all(a == b for n, (a, b) in enumerate(zip(index, data, strict=True)) if n != axis)
+    return others and isinstance(index[axis], int) and index[axis] <= _FEW
+
+
+def _one_by_one(node: NodeView, ctx: PlanContext, axis: int) -> Ref:
+    """A scatter for any batch: each index along the axis in turn is compared with every place there."""
+    size, count = int(ctx.shape(node.inputs[0])[axis] or 0), ctx.shape(node.inputs[1])[axis]
+    rank = ctx.rank(node.inputs[0])
+    line = np.arange(size, dtype=np.int32).reshape([size if a == axis else 1 for a in range(rank)])
+    index, updates = _wrapped(node, ctx, size), own(node, ctx, 2)
+    result: Any = own(node, ctx, 0)
+    reduction = node.attr("reduction", "none")
+    for number in range(int(count or 0)):
+        key = tuple(slice(number, number + 1) if a == axis else slice(None) for a in range(rank))
+        place, new = index, updates
+        if count != 1:
+            place = ctx.op(node, "get_item", index, key, role="place")
+            new = ctx.op(node, "get_item", updates, key, role="update") if isinstance(updates, Ref) else updates[key]
+        hit = ctx.op(node, "equal", place, line, role="hit")
+        if reduction != "none":
+            new = ctx.op(node, _REDUCTIONS[reduction], result, new, role="reduced")
+        result = ctx.op(node, "where", hit, new, result, role="scattered")
+    return result  # type: ignore[no-any-return]
+
+
+@rule("ScatterND", since=11, keras="keras.ops.concatenate for rows in a row, keras.ops.scatter_update")
+def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan the replacement of elements at places given as index tuples. Source: ONNX ScatterND-16."""
+    reduction = node.attr("reduction", "none")
+    index = ctx.const(node, 1)
+    if reduction == "none" and index is not None and index.ndim == 2 and index.shape[1] == 1 and index.dtype != object:
+        rows = as_slice(index[:, 0])
+        if isinstance(rows, slice) and rows.step is None:
+            return _rows_replaced(node, ctx, rows)
+    places, shape = own(node, ctx, 1), ctx.shape(node.inputs[0])
+    sizes = shape[: ctx.shape(node.inputs[1])[-1]]
+    if None in sizes:
+        raise node.unsupported("a scatter along a dynamic axis", reason="data-dependent-shape")
+    if isinstance(places, Ref):
+        end = ctx.op(node, "add", places, np.array(sizes, dtype=np.int32), role="from_end")
+        below = ctx.op(node, "less", places, 0, role="below")
+        places = ctx.op(node, "where", below, end, places, role="wrapped")
+    else:
+        places = np.where(places < 0, places + np.array(sizes), places)
+    options: dict[str, Any] = {} if reduction == "none" else {"reduction": reduction}
+    return ctx.op(node, "scatter_update", own(node, ctx, 0), places, own(node, ctx, 2), **options)
+
+
+def _rows_replaced(node: NodeView, ctx: PlanContext, rows: slice) -> Ref:
+    """Rows from one place to another replaced: what is before, the new rows, what is after."""
+    size = ctx.shape(node.inputs[0])[0]
+    data, updates = own(node, ctx, 0), own(node, ctx, 2)
+    parts: list[Arg] = [updates]
+    if rows.start:
+        parts.insert(0, ctx.op(node, "get_item", data, (slice(None, rows.start),), role="before"))
+    if size is None or rows.stop < size:
+        parts.append(ctx.op(node, "get_item", data, (slice(rows.stop, None),), role="after"))
+    if len(parts) == 1:
+        return updates  # type: ignore[no-any-return]
+    return ctx.op(node, "concatenate", parts, axis=0, role="replaced")
