@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ class Recipe:
     lr: float
     lr_step: int
     seed: int
+    precision: str = "float32"
 
     def learning_rate(self, epoch: int) -> float:
         """Divided by 3 every `lr_step` epochs."""
@@ -57,6 +58,13 @@ _OPTIONS = (
         "--lr-step", type=click.IntRange(min=1), help="Epochs until a third of it. [default: 20; 3 for the digits]"
     ),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and batches."),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "float64"]),
+        default="float32",
+        show_default=True,
+        help="float64 to see both scripts do the same: in float32 rounding grows until they part.",
+    ),
 )
 
 
@@ -67,14 +75,19 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def chosen_recipe(
-    folder: Path | None, *, blocks: str, batch_size: int, lr: float, lr_step: int | None, seed: int
-) -> tuple[Recipe, Usual]:
+def chosen_recipe(folder: Path | None, *, lr_step: int | None, **settings: Any) -> tuple[Recipe, Usual]:
     """The recipe, and the settings that suit its data. folder: of CIFAR-10's batches, or None for the digits."""
     usual = DIGITS if folder is None else CIFAR
     data = "digits" if folder is None else str(folder.resolve())
-    recipe = Recipe(data=data, blocks=blocks, batch_size=batch_size, lr=lr, lr_step=lr_step or usual.lr_step, seed=seed)
-    return recipe, usual
+    return Recipe(data=data, lr_step=lr_step or usual.lr_step, **settings), usual
+
+
+def check_same(what: str, got: Mapping[str, Any], recipe: Recipe) -> None:
+    """Raise UsageError where a run had another recipe. got: as its file holds it."""
+    want, had = asdict(recipe), {"precision": "float32", **got}
+    other = [f"--{name.replace('_', '-')} {had[name]}, now {want[name]}" for name in want if had[name] != want[name]]
+    if other:
+        raise click.UsageError(f"{what} had {'; '.join(other)}")
 
 
 def load_data(folder: Path | None) -> Dataset:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.cifar_recipe import Recipe, chosen_recipe, load_data, note, recipe_options  # noqa: E402
+from scripts.cifar_recipe import Recipe, check_same, chosen_recipe, load_data, note, recipe_options  # noqa: E402
 
 EXAMPLES = """\b
 Examples:
@@ -53,15 +53,16 @@ def start(recipe: Recipe, classes: int) -> Run:
     from models.cifar_resnet import resnet
 
     torch.manual_seed(recipe.seed)
-    model = resnet(recipe.blocks, num_classes=classes)
+    model = resnet(recipe.blocks, num_classes=classes).to(getattr(torch, recipe.precision))
     return Run(recipe=recipe, model=model, optimizer=torch.optim.Adam(model.parameters(), lr=recipe.lr))
 
 
-def to_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, H, W, C) uint8 → (N, C, H, W) float32 in [0, 1], and labels (N,) int64."""
+def to_tensors(images: np.ndarray, labels: np.ndarray, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, H, W, C) uint8 → (N, C, H, W) of that precision in [0, 1], and labels (N,) int64."""
     import torch
 
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255, torch.from_numpy(labels)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(getattr(torch, precision))
+    return pixels / 255, torch.from_numpy(labels)
 
 
 def train_epoch(run: Run, data: Dataset, epochs: int, progress: Progress) -> float:
@@ -78,7 +79,7 @@ def train_epoch(run: Run, data: Dataset, epochs: int, progress: Progress) -> flo
     run.model.train()
     batches = epoch_batches(data, batch_size=recipe.batch_size, seed=recipe.seed, epoch=run.epoch)
     for step, batch in enumerate(batches, start=1):
-        images, labels = to_tensors(*batch)
+        images, labels = to_tensors(*batch, recipe.precision)
         loss = cross_entropy(run.model(images), labels)
         run.optimizer.zero_grad()
         loss.backward()
@@ -92,15 +93,16 @@ def train_epoch(run: Run, data: Dataset, epochs: int, progress: Progress) -> flo
     return total / len(data.train_x)
 
 
-def count_right(model: nn.Module, data: Dataset) -> int:
+def count_right(run: Run, data: Dataset) -> int:
     """How many of the test images the network names rightly."""
     import torch
 
-    model.eval()
+    model = run.model.eval()
     right = 0
     with torch.no_grad():
         for first in range(0, len(data.test_x), 500):
-            images, labels = to_tensors(data.test_x[first : first + 500], data.test_y[first : first + 500])
+            part = slice(first, first + 500)
+            images, labels = to_tensors(data.test_x[part], data.test_y[part], run.recipe.precision)
             right += int((model(images).argmax(dim=1) == labels).sum())
     return right
 
@@ -129,10 +131,7 @@ def resume(run: Run, output: Path) -> None:
     state = read_state(state_path(output))
     if state is None:
         return
-    want, got = asdict(run.recipe), state["recipe"]
-    other = [f"--{name.replace('_', '-')} {got[name]}, now {want[name]}" for name in want if got[name] != want[name]]
-    if other:
-        raise click.UsageError(f"--resume: the run of {output} had {'; '.join(other)}")
+    check_same(f"--resume: the run of {output}", state["recipe"], run.recipe)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.epoch = state["epoch"]
@@ -163,7 +162,7 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console, 
             rate = run.recipe.learning_rate(run.epoch)
             loss = train_epoch(run, data, epochs, progress)
             save(run, output)
-            right = count_right(run.model, data)
+            right = count_right(run, data)
             note(history, run.epoch, loss, rate, right)
             console.print(
                 f"epoch {run.epoch}/{epochs}  loss {loss:.4f}  lr {rate:.2g}"
@@ -196,7 +195,7 @@ def main(
         train(run, data, epochs or usual.epochs, output, console, history)
     except (InputError, OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    right = count_right(run.model, data)
+    right = count_right(run, data)
     console.print(f"test accuracy {right / len(data.test_x):.2%} ({right} of {len(data.test_x)} images) → {output}")
 
 

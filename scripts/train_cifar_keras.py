@@ -6,6 +6,8 @@ import json
 import pickle
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.cifar_recipe import Recipe, chosen_recipe, load_data, note, recipe_options  # noqa: E402
+from scripts.cifar_recipe import Recipe, check_same, chosen_recipe, load_data, note, recipe_options  # noqa: E402
 
 RECIPE = "recipe.json"
 """The recipe's name inside the model file."""
@@ -63,20 +65,28 @@ def start(recipe: Recipe, data: Dataset) -> Run:
     from models.cifar_resnet import resnet
     from translator.pipeline import convert
     from translator.training.batchnorm import with_exact_batchnorm
+    from translator.training.float64 import loss_in_float64, made_for_float64
     from translator.training.losses import map_loss
+    from translator.training.mapped import exact_in_float64
     from translator.training.optimizers import map_optimizer
     from translator.training.pairing import pair_by_bindings
 
     torch.manual_seed(recipe.seed)
     module = resnet(recipe.blocks, num_classes=len(data.classes))
-    conversion = convert(module, torch.zeros(2, 3, *data.train_x.shape[1:3]), proof=False, name="resnet")
-    model = with_exact_batchnorm(conversion.model)
+    with floats_of("float32"):
+        conversion = convert(module, torch.zeros(2, 3, *data.train_x.shape[1:3]), proof=False, name="resnet")
+        model = with_exact_batchnorm(conversion.model)
+    wide = recipe.precision == "float64"
+    if wide:
+        module, model = module.double(), made_for_float64(model)
     links = pair_by_bindings(module, model, conversion.weightmap.bindings, conversion.claims).links
     adam = torch.optim.Adam(module.parameters(), lr=recipe.lr)
     third = torch.optim.lr_scheduler.StepLR(adam, step_size=recipe.lr_step, gamma=1 / 3)
+    loss = map_loss(torch.nn.CrossEntropyLoss()).keras
+    optimizer = map_optimizer(adam, scheduler=third, steps_per_epoch=steps_per_epoch(recipe, data)).keras
     model.compile(
-        loss=map_loss(torch.nn.CrossEntropyLoss()).keras,
-        optimizer=map_optimizer(adam, scheduler=third, steps_per_epoch=steps_per_epoch(recipe, data)).keras,
+        loss=loss_in_float64(loss) if wide else loss,
+        optimizer=exact_in_float64(optimizer) if wide else optimizer,
         metrics=["accuracy"],
     )
     model.optimizer.build(model.trainable_variables)
@@ -91,16 +101,19 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, history: Path | No
 
     recipe, on_tensorflow = run.recipe, keras.backend.backend() == "tensorflow"
     loader = tensorflow_epochs if on_tensorflow else keras_epochs  # tf.data, or keras.utils.PyDataset
-    batches = loader(data, batch_size=recipe.batch_size, seed=recipe.seed, first_epoch=run.epoch)
+    floats = recipe.precision
+    batches = loader(data, batch_size=recipe.batch_size, seed=recipe.seed, first_epoch=run.epoch, floats=floats)
 
     class Save(keras.callbacks.Callback):  # type: ignore[misc]
         """The whole model with its optimizer after each epoch; a kill leaves the old file or the new one."""
 
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.rate = float(run.model.optimizer.learning_rate)
+
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             run.epoch = epoch + 1
             save(run, output)
-            rate, right = float(run.model.optimizer.learning_rate), round(logs["val_accuracy"] * len(data.test_x))
-            note(history, run.epoch, logs["loss"], rate, right)
+            note(history, run.epoch, float(logs["loss"]), self.rate, round(logs["val_accuracy"] * len(data.test_x)))
 
     class Every100Steps(keras.callbacks.Callback):  # type: ignore[misc]
         """The article's line: epoch, step and loss."""
@@ -116,19 +129,32 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, history: Path | No
         epochs=epochs,
         steps_per_epoch=steps_per_epoch(recipe, data) if on_tensorflow else None,
         shuffle=False,
-        validation_data=to_keras_arrays(data.test_x, data.test_y, len(data.classes)),
+        validation_data=to_keras_arrays(data.test_x, data.test_y, len(data.classes), floats=floats),
         validation_batch_size=500,
         callbacks=[Every100Steps(), Save()],
         verbose="auto",
     )
 
 
-def count_right(model: keras.Model, data: Dataset) -> int:
+@contextmanager
+def floats_of(precision: str) -> Iterator[None]:
+    """Keras makes losses, optimizers and what it is fed of this width while the block runs."""
+    import keras
+
+    before = keras.config.floatx()
+    keras.config.set_floatx(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
+def count_right(run: Run, data: Dataset) -> int:
     """How many of the test images the network names rightly."""
     from translator.training.loaders import to_keras_arrays
 
-    images, _ = to_keras_arrays(data.test_x, data.test_y, len(data.classes))
-    return int((model.predict(images, batch_size=500, verbose=0).argmax(axis=-1) == data.test_y).sum())
+    images, _ = to_keras_arrays(data.test_x, data.test_y, len(data.classes), floats=run.recipe.precision)
+    return int((run.model.predict(images, batch_size=500, verbose=0).argmax(axis=-1) == data.test_y).sum())
 
 
 def save(run: Run, output: Path) -> None:
@@ -153,14 +179,6 @@ def recipe_of(output: Path) -> dict[str, Any]:
             return found
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise click.UsageError(f"--resume: {output} is no model of a run: {error}") from error
-
-
-def check_same(what: str, got: dict[str, Any], recipe: Recipe) -> None:
-    """Raise UsageError where a run had another recipe."""
-    want = asdict(recipe)
-    other = [f"--{name.replace('_', '-')} {got[name]}, now {want[name]}" for name in want if got[name] != want[name]]
-    if other:
-        raise click.UsageError(f"{what} had {'; '.join(other)}")
 
 
 def resume(run: Run, output: Path, data: Dataset) -> None:
@@ -193,7 +211,7 @@ def take_over(run: Run, path: Path, data: Dataset) -> None:
         raise click.UsageError(f"--from-torch: {path} is no state of a run: {error}") from error
     check_same(f"--from-torch: the run of {path}", got, run.recipe)
     run.module.load_state_dict(state["model"])
-    adam = torch.optim.Adam(run.module.parameters())
+    adam = torch.optim.Adam(run.module.parameters(), lr=run.recipe.lr)
     adam.load_state_dict(state["optimizer"])
     tensors = {name: tensor.numpy() for name, tensor in run.module.state_dict().items()}
     for link in run.links:
@@ -276,20 +294,21 @@ def main(
     console = Console(highlight=False)
     try:
         data = load_data(folder)
-        run = start(recipe, data)
-        if from_torch is not None:
-            take_over(run, from_torch, data)
-        elif go_on:
-            resume(run, output, data)
-        if run.epoch < (epochs or usual.epochs):
-            train(run, data, epochs or usual.epochs, output, history)
+        with floats_of(recipe.precision):
+            run = start(recipe, data)
+            if from_torch is not None:
+                take_over(run, from_torch, data)
+            elif go_on:
+                resume(run, output, data)
+            if run.epoch < (epochs or usual.epochs):
+                train(run, data, epochs or usual.epochs, output, history)
+            right = count_right(run, data)
         if to_torch is not None:
             hand_over(run, to_torch)
         if exports:
             export(run.model, output, console)
     except (InputError, OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    right = count_right(run.model, data)
     console.print(f"test accuracy {right / len(data.test_x):.2%} ({right} of {len(data.test_x)} images) → {output}")
 
 

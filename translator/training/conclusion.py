@@ -47,7 +47,7 @@ def _checks(
     worst_loss = max((row.loss_error for row in found.steps), default=0.0)
     yield Check(
         name="losses",
-        ok=len(found.steps) == steps and _fine(worst_loss, limit),
+        ok=len(found.steps) == steps and all(_fine(row.loss_error, limit) for row in found.steps),
         subjects=len(found.steps),
         detail=f"largest relative error {worst_loss:.1e}",
     )

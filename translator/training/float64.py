@@ -38,6 +38,37 @@ def trains_in_float64(model: keras.Model) -> Iterator[None]:
                 step()
 
 
+def made_for_float64(model: keras.Model) -> keras.Model:
+    """A copy of a Functional or Sequential model that computes in float64 for good, in its file as well.
+
+    Names and weights are the same; the copy isn't compiled.
+    """
+    config = _wide(keras.saving.serialize_keras_object(model))
+    config.pop("compile_config", None)
+    copy = keras.saving.deserialize_keras_object(config)
+    for mine, theirs in zip(copy.variables, model.variables, strict=True):
+        mine.assign(numbers(theirs))
+    return copy
+
+
+def _wide(value: Any) -> Any:
+    """A config with float64 wherever it asks for a narrower float."""
+    if isinstance(value, dict):
+        policy = value.get("class_name") == "DTypePolicy"
+        named = {"name": "float64"} if policy and value["config"]["name"] in _NARROW else None
+        return {
+            key: named
+            if key == "config" and named
+            else "float64"
+            if key == "dtype" and isinstance(item, str) and item in _NARROW
+            else _wide(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return type(value)(_wide(item) for item in value)
+    return value
+
+
 def loss_in_float64(loss: Any) -> Any:
     """The same loss, which was perhaps made for float32, computing in float64."""
     if not isinstance(loss, keras.losses.Loss):

@@ -25,21 +25,28 @@ Labels = Literal["column", "flat", "one-hot"]
 
 
 def to_keras_arrays(
-    images: np.ndarray, labels: np.ndarray, classes: int, form: Labels = "column"
+    images: np.ndarray, labels: np.ndarray, classes: int, form: Labels = "column", *, floats: str = "float32"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N, H, W, C) uint8 → float32 in [0, 1], the same order of axes; labels in that form, int64 or float32 one-hot."""
-    scaled = images.astype(np.float32) / np.float32(255)
+    """(N, H, W, C) uint8 → floats in [0, 1], the same order of axes; labels in that form, int64 or one-hot floats."""
+    scaled = _scaled(images, floats)
     if form == "one-hot":
-        return scaled, np.eye(classes, dtype=np.float32)[labels]
+        return scaled, np.eye(classes, dtype=floats)[labels]
     return scaled, labels[:, None] if form == "column" else labels
 
 
-def to_torch_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, H, W, C) uint8 → (N, C, H, W) float32 in [0, 1]; labels (N,) int64."""
+def to_torch_tensors(
+    images: np.ndarray, labels: np.ndarray, *, floats: str = "float32"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, H, W, C) uint8 → (N, C, H, W) floats in [0, 1]; labels (N,) int64."""
     import torch
 
-    scaled = images.astype(np.float32) / np.float32(255)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))), torch.from_numpy(labels)
+    scaled = _scaled(images, floats).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(scaled)), torch.from_numpy(labels)
+
+
+def _scaled(images: np.ndarray, floats: str) -> np.ndarray:
+    scaled: np.ndarray = images.astype(floats) / np.dtype(floats).type(255)
+    return scaled
 
 
 def torch_epoch(
@@ -51,7 +58,13 @@ def torch_epoch(
 
 
 def keras_epochs(
-    data: Dataset, *, batch_size: int, seed: int, first_epoch: int = 0, labels: Labels = "column"
+    data: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    labels: Labels = "column",
+    floats: str = "float32",
 ) -> keras.utils.PyDataset:
     """All epochs for `model.fit`, on every backend: each epoch is drawn when the one before has ended.
 
@@ -75,7 +88,7 @@ def keras_epochs(
             if drawn != epoch:  # prefetching threads ask, too: each goes by the epoch that it saw
                 batches = list(epoch_batches(data, batch_size=batch_size, seed=seed, epoch=epoch))
                 self._drawn = (epoch, batches)
-            return to_keras_arrays(*batches[index], len(data.classes), labels)
+            return to_keras_arrays(*batches[index], len(data.classes), labels, floats=floats)
 
         def on_epoch_begin(self) -> None:
             """Go on to the next epoch, its order, flips and crops. At its begin: fit ends one before the first."""
@@ -87,30 +100,38 @@ def keras_epochs(
 
 def tensorflow_epoch(data: Dataset, *, batch_size: int, seed: int, epoch: int, labels: Labels = "column") -> Any:
     """One training epoch as a `tf.data.Dataset`, prepared ahead while the model learns. TensorFlow only."""
-    return _tensorflow(data, lambda: (epoch,), batch_size, seed, labels)
+    return _tensorflow(data, lambda: (epoch,), batch_size, seed, labels, "float32")
 
 
 def tensorflow_epochs(
-    data: Dataset, *, batch_size: int, seed: int, first_epoch: int = 0, labels: Labels = "column"
+    data: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    labels: Labels = "column",
+    floats: str = "float32",
 ) -> Any:
     """All epochs, one after the other and without end, as a `tf.data.Dataset` for `model.fit`. TensorFlow only.
 
     first_epoch: where a resumed run goes on. Give `fit` the same `initial_epoch`, and `steps_per_epoch`.
     """
-    return _tensorflow(data, lambda: itertools.count(first_epoch), batch_size, seed, labels)
+    return _tensorflow(data, lambda: itertools.count(first_epoch), batch_size, seed, labels, floats)
 
 
-def _tensorflow(data: Dataset, epochs: Callable[[], Iterable[int]], batch_size: int, seed: int, labels: Labels) -> Any:
+def _tensorflow(
+    data: Dataset, epochs: Callable[[], Iterable[int]], batch_size: int, seed: int, labels: Labels, floats: str
+) -> Any:
     import tensorflow as tf
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for epoch in epochs():
             for images, classes in epoch_batches(data, batch_size=batch_size, seed=seed, epoch=epoch):
-                yield to_keras_arrays(images, classes, len(data.classes), labels)
+                yield to_keras_arrays(images, classes, len(data.classes), labels, floats=floats)
 
     columns = {"column": (None, 1), "flat": (None,), "one-hot": (None, len(data.classes))}[labels]
     signature = (
-        tf.TensorSpec((None, *data.train_x.shape[1:]), tf.float32),
-        tf.TensorSpec(columns, tf.float32 if labels == "one-hot" else tf.int64),
+        tf.TensorSpec((None, *data.train_x.shape[1:]), floats),
+        tf.TensorSpec(columns, floats if labels == "one-hot" else tf.int64),
     )
     return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)

@@ -51,7 +51,7 @@ def compare_state(
     quiet: Collection[str] = (),
 ) -> list[Deviation]:
     """One deviation for every state variable of Keras that PyTorch has, too. quiet: as in `compare_values`."""
-    state = _by_name(module, torch_optimizer)
+    state = slots_by_name(module, torch_optimizer)
     held = slots(keras_optimizer)
     sizes: dict[str, float] = {}
     for own in state.values():
@@ -91,7 +91,7 @@ def state_to_keras(
 
     Raises InputError where a variable is the sum of several parameters: its state is not determined.
     """
-    state = _by_name(module, torch_optimizer)
+    state = slots_by_name(module, torch_optimizer)
     for part in (keras_optimizer, *_parts(keras_optimizer)):
         part._iterations.assign(steps)
     held = slots(keras_optimizer)
@@ -139,7 +139,8 @@ def state_to_torch(
     return steps
 
 
-def _by_name(module: nn.Module, optimizer: Optimizer) -> dict[str, Mapping[str, np.ndarray]]:
+def slots_by_name(module: nn.Module, optimizer: Optimizer) -> dict[str, Mapping[str, np.ndarray]]:
+    """What a PyTorch optimizer remembers of each parameter that it has moved."""
     return {
         name: {
             key: value.detach().numpy()

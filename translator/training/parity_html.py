@@ -57,8 +57,17 @@ def _errors(report: ParityReport) -> tuple[str, str, str, list[str]] | None:
         ("variances against the prediction", svg.MUTED, ":", [row.predicted for row in rows]),
         ("optimizer's state", svg.F32, "--", [row.state for row in rows]),
     ]
+    own = [max(row.gradient, row.weight, row.statistic) for row in report.control]
+    curves.append(("PyTorch from itself, summed in another order", svg.INK, "--", own or [None]))
     kept = [c for c in curves if any(v is not None for v in c[3])]
     lead = "The largest relative error of any tensor after each step, in float64."
+    if report.control:
+        lead += (
+            " It passes the limit by rounding that grows: PyTorch drifts from itself likewise, and each step agrees"
+            " to the limit where it begins with PyTorch's weights."
+            if report.exit_status == 0
+            else " Beside it how far PyTorch drifts from itself, which does not account for it."
+        )
     return "errors", "Error by step", lead, _charts("errors", kept, log=True, label="step", limit=report.limit)
 
 

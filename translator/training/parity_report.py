@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from translator.errors import InputError
-from translator.training.trajectory_rows import NoiseRow, StepRow, TensorRow
+from translator.training.trajectory_rows import ControlRow, NoiseRow, StepRow, TensorRow
 from translator.verdict import Check, Difference, Effect, Verdict
 
 VERSION = 1
@@ -31,8 +31,10 @@ class ParityReport:
     """Two models trained side by side. `verdict` follows from the findings and is never set.
 
     recipe: the parts, by name ("loss", "optimizer"). batchnorm: "exact", "native", or "" where there is none. limit:
-    the relative error that passes in float64. steps, tensors: of the float64 run. noise: of the float32 runs, for the
-    reader: not judged. silenced: what was switched off because it is random.
+    the relative error that passes in float64. steps, tensors: of the float64 run; where that drifted by rounding alone,
+    tensors are of the run whose every step began with PyTorch's weights. control: PyTorch against itself in float64,
+    only where Keras drifted beyond the limit. noise: of the float32 runs, for the reader: not judged. silenced: what
+    was switched off because it is random.
     """
 
     title: str
@@ -48,6 +50,7 @@ class ParityReport:
     differences: tuple[Difference, ...] = ()
     steps: tuple[StepRow, ...] = ()
     tensors: tuple[TensorRow, ...] = ()
+    control: tuple[ControlRow, ...] = ()
     noise: tuple[NoiseRow, ...] = ()
     first_wrong: str = ""
     silenced: tuple[str, ...] = ()
@@ -105,6 +108,7 @@ def from_json(found: Mapping[str, Any]) -> ParityReport:
                 ),
                 "steps": tuple(StepRow(**_numbers(s)) for s in found["steps"]),
                 "tensors": tuple(TensorRow(**_numbers(t)) for t in found["tensors"]),
+                "control": tuple(ControlRow(**_numbers(c)) for c in found["control"]),
                 "noise": tuple(NoiseRow(**_numbers(n)) for n in found["noise"]),
                 **{name: tuple(found[name]) for name in ("silenced", "notes")},
             }

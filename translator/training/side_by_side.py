@@ -18,7 +18,7 @@ from translator.config import Progress
 from translator.errors import InputError
 from translator.training.batches import default_loss, random_batches
 from translator.training.batchnorm import cumulative_layers, with_exact_batchnorm
-from translator.training.conclusion import conclude
+from translator.training.conclusion import Conclusion, conclude
 from translator.training.float64 import loss_in_float64, trains_in_float64
 from translator.training.keras_side import KerasSide
 from translator.training.losses import map_loss
@@ -27,10 +27,11 @@ from translator.training.optimizers import map_optimizer
 from translator.training.pairing import Pairing, group_variables, pair_by_alignment, pair_by_bindings
 from translator.training.parity_report import ParityReport, Part
 from translator.training.recipe_checks import check_model, check_recipe, fed
+from translator.training.rounding import drifted, growth, run_control
 from translator.training.silent import silent
 from translator.training.torch_side import Batch, TorchRecipe, TorchSide, outputs_in_training, silence
 from translator.training.trajectory import Trajectory, run_together, run_with_noise
-from translator.training.trajectory_rows import NoiseRow
+from translator.training.trajectory_rows import ControlRow, NoiseRow
 from translator.training.user_recipe import KerasRecipe, compiled_recipe, name_of
 from translator.verdict import Difference
 
@@ -131,12 +132,16 @@ class _Bench:
         model = self.pairing.model
         with self.clock.stage("training in float64"), trains_in_float64(model), silent(model) as silenced:
             differences = self.check()
-            found = self.together(any(d.kind in ("loss", "from-logits", "labels") for d in differences))
+            own_loss_is_wrong = any(d.kind in ("loss", "from-logits", "labels") for d in differences)
+            found = self.together(own_loss_is_wrong)
+            concluded = conclude(self.pairing, found, self.options.limit, len(self.batches))
+            control: list[ControlRow] = []
+            if drifted(found.steps, concluded, differences, self.options.limit):
+                concluded, control = self.explained(found, concluded)
         noise = []
         if self.options.float32:
             with self.clock.stage("training in float32, twice in PyTorch"), silent(model):
                 noise = self.noise()
-        concluded = conclude(self.pairing, found, self.options.limit, len(self.batches))
         return ParityReport(
             title=" ".join(name for name in names if name),
             torch_name=type(self.pairing.module).__name__,
@@ -151,6 +156,7 @@ class _Bench:
             differences=(*differences, *concluded.differences),
             steps=tuple(found.steps),
             tensors=tuple(found.tensors.values()),
+            control=tuple(control),
             noise=tuple(noise),
             first_wrong=found.first_wrong,
             silenced=tuple(dict.fromkeys((*silence(copy.deepcopy(self.pairing.module)), *silenced))),
@@ -219,7 +225,24 @@ class _Bench:
             found = [d for d in found if d.kind != "from-logits"]
         return found
 
-    def together(self, own_loss_is_wrong: bool) -> Trajectory:
+    def explained(self, found: Trajectory, concluded: Conclusion) -> tuple[Conclusion, list[ControlRow]]:
+        """A run that drifted beyond the limit, judged again step by step, and held against PyTorch's own drift."""
+        try:
+            anew = self.together(own_loss_is_wrong=False, anew=True)
+        except InputError:  # the state of an optimizer that can't be carried over
+            return concluded, []
+        control = run_control(
+            self.torch_side(torch.float64), self.torch_side(torch.float64), self.batches, self.on_step("float64, again")
+        )
+        each = conclude(self.pairing, anew, self.options.limit, len(self.batches))
+        check, difference = growth(found.steps, control, self.options.limit)
+        if difference is None or not all(c.ok for c in each.checks):
+            return replace(concluded, checks=(*concluded.checks, check)), control
+        found.tensors = anew.tensors
+        named = tuple(replace(c, name=f"{c.name}, each step begun anew") for c in each.checks)
+        return replace(each, checks=(*named, check), differences=(*each.differences, difference)), control
+
+    def together(self, own_loss_is_wrong: bool, *, anew: bool = False) -> Trajectory:
         """The float64 run. A loss that can't be used is left out of it, so that the rest can be compared."""
         self.reset()
         side = self.torch_side(torch.float64)
@@ -238,7 +261,8 @@ class _Bench:
             keras_side,
             self.batches,
             limit=self.options.limit,
-            on_step=self.on_step("float64"),
+            on_step=self.on_step("float64, each step begun anew" if anew else "float64"),
+            anew=anew,
             labels=None if prepare is None or own_loss_is_wrong else lambda batch: np.asarray(fed(prepare, batch)[1]),
         )
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch.utils import _pytree as pytree
 
 from translator.bindings import to_keras
 from translator.training.keras_side import KerasSide
 from translator.training.optimizer_state import compare_state
 from translator.training.pairing import Pairing
+from translator.training.rounding import begin_anew, other_sums, reversed_batch, zero_means
 from translator.training.torch_side import Batch, TorchSide
 from translator.training.trajectory_rows import Kind, NoiseRow, StepRow, TensorRow
 from translator.verify.training import (
@@ -47,16 +44,20 @@ def run_together(
     limit: float,
     on_step: Callable[[int], None] = lambda step: None,
     labels: Callable[[Batch], np.ndarray] | None = None,
+    anew: bool = False,
 ) -> Trajectory:
     """Train both on the same batches, from the weights they have, and compare after every step.
 
     labels: what the Keras loss is given as the target; None lays PyTorch's target out as the output is.
+    anew: before each step, give Keras the weights, statistics and state of the optimizer that PyTorch has.
     """
     found = Trajectory()
     prediction = VariancePrediction(torch_side.module)
     try:
         for number, batch in enumerate(batches, start=1):
             on_step(number)
+            if anew:
+                begin_anew(pairing, torch_side, keras_side, prediction, steps=number - 1)
             target = (
                 labels(batch) if labels else pairing.keras_target(batch.target, torch_side.output, torch_side.dtype)
             )
@@ -93,9 +94,7 @@ def _one_step(
     most = max((largest(state[name]) for name in parameters if name in state), default=0.0)
     scales = dict.fromkeys(quiet, most)
     weights = compare_values([x for x in others if x.tensors[0] in parameters], state, values, scales)
-    statistics = compare_values(
-        [x for x in others if x.tensors[0] not in parameters], state, values, _zero_means(state)
-    )
+    statistics = compare_values([x for x in others if x.tensors[0] not in parameters], state, values, zero_means(state))
     raw = compare_values(variances, state, values)
     predicted = compare_values(variances, prediction.state, values)
     slots = (
@@ -130,22 +129,6 @@ def _one_step(
     )
     if not found.first_wrong:
         found.first_wrong = _first_wrong(number, limit, grads, weights, statistics, raw, predicted)
-
-
-def _zero_means(state: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Running means that are zero but for rounding, each with its standard deviation, which rounding is relative to."""
-    found = {}
-    for name, mean in state.items():
-        variance = state.get(re.sub("running_mean$", "running_var", name))
-        if name.endswith("running_mean") and variance is not None:
-            deviation = largest(variance) ** 0.5
-            if largest(mean) <= _NO_MEAN * deviation:
-                found[name] = deviation
-    return found
-
-
-_NO_MEAN = 1e-8
-"""A mean this much smaller than its standard deviation is rounding, which Adam may have enlarged."""
 
 
 def _note(found: Trajectory, deviation: Deviation, kind: Kind, what: str) -> None:
@@ -201,8 +184,8 @@ def run_with_noise(
     for number, batch in enumerate(batches, start=1):
         on_step(number)
         loss, _ = first.gradients(batch)
-        with _other_sums():
-            loss_again, _ = again.gradients(_reversed(batch))
+        with other_sums():
+            loss_again, _ = again.gradients(reversed_batch(batch))
         exact.gradients(batch)
         for side in torch_sides:
             side.move()
@@ -225,29 +208,6 @@ def run_with_noise(
             )
         )
     return rows
-
-
-@contextmanager
-def _other_sums() -> Iterator[None]:
-    """One thread and PyTorch's plain kernels: the same sums in another order."""
-    threads = torch.get_num_threads()
-    enabled, *_ = torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.mkldnn.set_flags(enabled)  # type: ignore[no-untyped-call]
-
-
-def _reversed(batch: Batch) -> Batch:
-    """The same examples in reverse order: the same mean in exact arithmetic, another order of summation."""
-
-    def flip(value: object) -> object:
-        return value.flip(0) if isinstance(value, torch.Tensor) else value
-
-    args, kwargs, target = pytree.tree_map(flip, (batch.args, dict(batch.kwargs), batch.target))
-    return Batch(args=args, kwargs=kwargs, target=target)
 
 
 def _weights(links: Sequence[Link], state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

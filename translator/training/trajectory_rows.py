@@ -60,6 +60,18 @@ class TensorRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlRow:
+    """One step in float64, PyTorch against itself, summed in another order: relative errors as in `StepRow`."""
+
+    step: int
+    loss: float
+    gradient: float
+    weight: float
+    statistic: float
+    state: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseRow:
     """One step in float32: relative distances of all weights, and the losses.
 
