@@ -113,12 +113,12 @@ def _ours(module: Any, x: Any, *, proof: bool) -> dict[str, float]:
     from translator.verify.proof import ProofOptions, Subject, prove
 
     result = native.translate(module, (x,))
-    seconds = dict(result.timing) | {"memory": _peak()}
+    seconds = dict(result.timing) | {"memory": peak_memory()}
     if proof:
         start = time.perf_counter()
         subject = Subject(keras_model=result.model, claims=result.claims, load_state=result.load_state)
         report = prove(module, (x,), subject, ProofOptions())
-        seconds |= {"proof": time.perf_counter() - start, "memory with proof": _peak()}
+        seconds |= {"proof": time.perf_counter() - start, "memory with proof": peak_memory()}
         if report.exit_status:
             raise SystemExit(f"not proven: {report.first_wrong}")
     convert_only = seconds["capture"] + seconds["plan"] + seconds["emit"]
@@ -132,12 +132,13 @@ def _onnx2keras(*, dynamo: bool) -> Callable[..., dict[str, float]]:
 
         result = onnx2keras.translate(module, (x,), dynamo=dynamo)
         seconds = dict(result.timing)
-        return seconds | {"memory": _peak(), "convert": sum(result.timing.values())}
+        return seconds | {"memory": peak_memory(), "convert": sum(result.timing.values())}
 
     return run
 
 
-def _peak() -> float:
+def peak_memory() -> float:
+    """The most memory that this process has had so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
