@@ -12,6 +12,9 @@ from translator.verify.claim_index import ClaimIndex, Target
 from translator.verify.torch_record import map_tensors, tensors_in
 from translator.verify.watch import wide
 
+_MORE = ((33, 66), (32, 64), (64, 32))
+"""What is added to the sizes that are open, until PyTorch takes it: an odd number first, so that halves round."""
+
 
 def proof_inputs(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], index: ClaimIndex, rng: np.random.Generator, batch: int | None
@@ -27,6 +30,17 @@ def wide_inputs(
     """Floats in a wide range of both signs, other valid integers; `batch` rows (None: as many as the example has)."""
     targets = _targets(index, args, kwargs)
     return _changed(lambda t: _wide_rows(t, _batch_axis(index, next(targets)), rng, batch), args, kwargs)
+
+
+def other_sizes(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], index: ClaimIndex, rng: np.random.Generator
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The inputs at other sizes along the axes behind the batch that Keras leaves open; nothing if there are none."""
+    for more in _MORE:
+        targets = _targets(index, args, kwargs)
+        changed = _changed(lambda t, more=more: _grown(t, index, next(targets), more, rng), args, kwargs)  # noqa: B023
+        if any(a.shape != b.shape for a, b in zip(tensors_in(changed), tensors_in((args, kwargs)), strict=True)):
+            yield changed
 
 
 def first_row(
@@ -57,6 +71,20 @@ def _targets(index: ClaimIndex, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     count = len(tensors_in((args, kwargs)))
     known = list(index.inputs)[:count]
     return iter([*known, *[None] * (count - len(known))])
+
+
+def _grown(
+    tensor: torch.Tensor, index: ClaimIndex, target: Target | None, more: tuple[int, ...], rng: np.random.Generator
+) -> torch.Tensor:
+    batch = _batch_axis(index, target)
+    if target is None or target.layout.view is not None:
+        return tensor.clone()
+    shape = index.graph.shapes[target.value]
+    axes = [a for a in range(1, tensor.ndim) if a != batch and shape[target.layout.axis(a)] is None]
+    size = list(tensor.shape)
+    for axis, extra in zip(axes, more, strict=False):
+        size[axis] += extra
+    return _random(tensor, size, rng, varied=True) if axes else tensor.clone()
 
 
 def _batch_axis(index: ClaimIndex, target: Target | None) -> int | None:

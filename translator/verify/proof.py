@@ -23,7 +23,7 @@ from translator.verify import ledger as books
 from translator.verify.claim_index import ROOT, ClaimIndex, index_claims
 from translator.verify.configuration import compare_configuration
 from translator.verify.findings import Book, Limits
-from translator.verify.inputs import first_row, in_dtype, proof_inputs, wide_inputs
+from translator.verify.inputs import first_row, in_dtype, other_sizes, proof_inputs, wide_inputs
 from translator.verify.keras_graph import KerasGraph
 from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_replay import Segment, backend_errors
@@ -229,6 +229,7 @@ def _main_runs(proof: Proof, bench: Bench, inputs: Inputs, wide: Inputs, dtype: 
     proof.uncovered += find_uncovered(
         proof.index, book, probes.partly, proof.module, *in_dtype(*inputs, dtype), outputs=len(outputs)
     )
+    _at_another_size(proof, bench, inputs, dtype)
     if not proof.options.probes:
         return
     for rng in (np.random.default_rng([seed, 3]), None):
@@ -239,6 +240,20 @@ def _main_runs(proof: Proof, bench: Bench, inputs: Inputs, wide: Inputs, dtype: 
             proof.notes.append(f"PyTorch does not run {label}: {type(error).__name__}")
         else:
             return
+
+
+def _at_another_size(proof: Proof, bench: Bench, inputs: Inputs, dtype: str) -> None:
+    """Where the Keras model takes images of any size, one more run at another than the example's."""
+    rng, tried = np.random.default_rng([proof.options.seed, 4]), False
+    for other in other_sizes(*inputs, proof.index, rng):
+        try:
+            bench.run(proof.book, other, dtype=dtype, slot=dtype, label="at another size")
+        except TORCH_ERRORS:
+            tried = True
+        else:
+            return
+    if tried:
+        proof.notes.append("PyTorch takes no other size of those that were tried: only the example's was proven")
 
 
 def _configure(proof: Proof) -> None:

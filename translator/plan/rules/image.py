@@ -6,12 +6,14 @@ from fractions import Fraction
 
 import numpy as np
 
+from translator.graph.dims import ratio
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.materialise import held
 from translator.plan.registry import rule
 from translator.plan.resample import coordinate, nearest, weights
+from translator.plan.stretch import stretchable, stretched
 
 _EXACT = 1 << 24
 
@@ -22,8 +24,8 @@ def resize(node: NodeView, ctx: PlanContext) -> Ref:
 
     Whole factors of nearest are an UpSampling layer; bilinear at half-pixel centres is image.resize; other nearest are
     a `take`; other linear and cubic ones a product with the matrix of weights, whose entries are whole numbers over a
-    common denominator so that float32 holds them exactly. Shapes: x (N, C, *S).
-    Raises: UnsupportedError for a crop region, or a dynamic size that isn't a whole factor of nearest.
+    common denominator so that float32 holds them exactly; a dynamic size's is computed. Shapes: x (N, C, *S).
+    Raises: UnsupportedError for a crop region, or a dynamic size neither linear nor a whole factor of nearest.
     Source: ONNX Resize-19; torch.nn.functional.interpolate.
     """
     mode, rank = node.attr("mode", "nearest"), ctx.rank(node.inputs[0])
@@ -39,21 +41,34 @@ def resize(node: NodeView, ctx: PlanContext) -> Ref:
         size = factors[2] if rank == 3 else tuple(factors[2:])
         options = {"interpolation": "nearest"} if rank == 4 else {}
         return ctx.layer(node, f"UpSampling{rank - 2}D", {"size": size, **options})
-    sizes, outs = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
+    sizes, outs = ctx.graph.shapes[node.inputs[0]], ctx.graph.shapes[node.outputs[0]]
     changed = [a for a in range(rank) if sizes[a] != outs[a] or _scale(node, ctx, a) != 1]
-    if any(sizes[a] is None or outs[a] is None for a in changed):
+    dynamic = [a for a in changed if not (isinstance(sizes[a], int) and isinstance(outs[a], int))]
+    if dynamic and not stretchable(node):
         raise node.unsupported(f"mode={mode} with a dynamic size", reason="data-dependent-shape")
     if (
         simple == "linear"
         and set(changed) <= {2, 3}
         and rank == 4
-        and all(_scale(node, ctx, a) == Fraction(int(outs[a] or 0), int(sizes[a] or 1)) for a in changed)
+        and not dynamic
+        and all(_scale(node, ctx, a) == Fraction(outs[a], sizes[a]) for a in changed)
     ):
-        return ctx.op(node, "image.resize", ctx.arg(node), tuple(outs[2:]), interpolation="bilinear")
+        return ctx.op(
+            node, "image.resize", ctx.arg(node), tuple(ctx.shape(node.outputs[0])[2:]), interpolation="bilinear"
+        )
     x: Arg = ctx.arg(node)
     for axis in changed:
-        x = _resampled(node, ctx, x, axis, int(sizes[axis] or 0), int(outs[axis] or 0))
+        if axis in dynamic:
+            x = stretched(node, ctx, x, axis, _scale(node, ctx, axis) if _scaled(node, ctx) else None)
+        else:
+            x = _resampled(node, ctx, x, axis, sizes[axis], outs[axis])
     return x  # type: ignore[no-any-return]
+
+
+def _scaled(node: NodeView, ctx: PlanContext) -> bool:
+    """Whether factors are given, not sizes."""
+    scales = ctx.const(node, 2)
+    return scales is not None and scales.size > 0
 
 
 def _whole(node: NodeView, ctx: PlanContext) -> bool:
@@ -79,13 +94,16 @@ def _simple(node: NodeView) -> str:
 
 
 def _scale(node: NodeView, ctx: PlanContext, axis: int) -> Fraction:
-    """Output over input size along an axis: the factor given, or the quotient of the sizes."""
+    """Output over input size along an axis: the factor given, or the sizes' quotient; 0 if only a run knows it."""
     axes = list(node.attr("axes") or range(ctx.rank(node.inputs[0])))
     scales = ctx.const(node, 2)
     if scales is not None and scales.size:
         return Fraction(float(scales[axes.index(axis)])).limit_denominator(1 << 20) if axis in axes else Fraction(1)
-    size, out = ctx.shape(node.inputs[0])[axis], ctx.shape(node.outputs[0])[axis]
-    return Fraction(1) if size is None or out is None else Fraction(out, size)
+    size, out = (ctx.graph.shapes[v][axis] for v in (node.inputs[0], node.outputs[0]))
+    if isinstance(size, int) and isinstance(out, int):
+        return Fraction(out, size)
+    factor = ratio(out, size)
+    return Fraction(factor) if isinstance(factor, int) else Fraction(0)
 
 
 def _factors(node: NodeView, ctx: PlanContext) -> list[int] | None:

@@ -58,6 +58,12 @@ def dense(node: NodeView, ctx: PlanContext, weight: Derived) -> Ref:
     if node.has(2) and (bias is None or bias.shape not in ((weight.shape[0],), (1, weight.shape[0]))):
         y = dense(replace(node, inputs=node.inputs[:2]), ctx, weight)
         return ctx.op(node, "add", y, ctx.arg(node, 2), role="biased")
+    view = ctx.layout(node).view
+    if view is not None and None in view[1:]:
+        raise node.unsupported(
+            "a linear map behind a flattened image of any size", reason="data-dependent-shape",
+            fix="leave dynamic sizes out: the linear map takes one size only",
+        )  # fmt: skip
     weights = {"kernel": _rows(weight, ctx.layout(node))}
     if bias is not None:
         weights["bias"] = bias.reshape((weight.shape[0],))
