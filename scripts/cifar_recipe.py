@@ -49,7 +49,12 @@ _OPTIONS = (
         help="Folder of CIFAR-10's python batches. [default: scikit-learn's digits, 3x32x32]",
     ),
     click.option("--blocks", default="2,2,2", show_default=True, help="Residual blocks in each stage."),
-    click.option("--epochs", type=click.IntRange(min=1), help="[default: 80; 12 for the digits]"),
+    click.option("--epochs", type=click.IntRange(min=0), help="0: only test.  [default: 80; 12 for the digits]"),
+    click.option(
+        "--weights",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Begin with these: a state_dict in PyTorch, a .keras file of this network in Keras.",
+    ),
     click.option("--batch-size", type=click.IntRange(min=2), default=100, show_default=True),
     click.option(
         "--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, help="Adam's rate."
@@ -96,6 +101,12 @@ def load_data(folder: Path | None) -> Dataset:
     from translator.data.digits import load_digits_32
 
     return load_digits_32() if folder is None else load_cifar10(folder)
+
+
+def last_line(right: int, data: Dataset, output: Path, epochs: int) -> str:
+    """How good the network is, and where it lies; after no epoch nothing was written."""
+    count = len(data.test_x)
+    return f"test accuracy {right / count:.2%} ({right} of {count} images)" + (f" → {output}" if epochs else "")
 
 
 def note(history: Path | None, epoch: int, loss: float, rate: float, right: int) -> None:

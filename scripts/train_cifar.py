@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.cifar_recipe import Recipe, check_same, chosen_recipe, load_data, note, recipe_options  # noqa: E402
+from scripts.cifar_recipe import Recipe, check_same, chosen_recipe, last_line, load_data, note, recipe_options  # noqa: E402
 
 EXAMPLES = """\b
 Examples:
@@ -126,6 +126,13 @@ def save(run: Run, output: Path) -> None:
         files.commit()
 
 
+def begin_with(run: Run, weights: Path) -> None:
+    """Take the weights of a checkpoint, such as `translator transfer` writes."""
+    from translator.capture.checkpoint import load_into, read_checkpoint
+
+    load_into(run.model, read_checkpoint(weights))
+
+
 def resume(run: Run, output: Path) -> None:
     """Go on from the last whole epoch, if there is one. Raises UsageError where it had another recipe."""
     state = read_state(state_path(output))
@@ -179,9 +186,13 @@ def train(run: Run, data: Dataset, epochs: int, output: Path, console: Console, 
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--history", type=click.Path(dir_okay=False, path_type=Path), help="Add each epoch's row to this CSV.")
 def main(
-    folder: Path | None, epochs: int | None, output: Path, go_on: bool, force: bool, history: Path | None, **rest: Any
+    folder: Path | None, epochs: int | None, weights: Path | None, output: Path, go_on: bool, force: bool,
+    history: Path | None, **rest: Any,
 ) -> None:  # fmt: skip
     from translator.errors import InputError
+
+    if weights is not None and go_on:
+        raise click.UsageError("--weights begins a run, --resume goes on with one: give one of them")
 
     if output.exists() and not (go_on or force):
         raise click.UsageError(f"{output} exists: give --resume to go on with it or --force to replace it")
@@ -190,13 +201,15 @@ def main(
     try:
         data = load_data(folder)
         run = start(recipe, len(data.classes))
-        if go_on:
+        if weights is not None:
+            begin_with(run, weights)
+        elif go_on:
             resume(run, output)
-        train(run, data, epochs or usual.epochs, output, console, history)
+        train(run, data, usual.epochs if epochs is None else epochs, output, console, history)
     except (InputError, OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     right = count_right(run, data)
-    console.print(f"test accuracy {right / len(data.test_x):.2%} ({right} of {len(data.test_x)} images) → {output}")
+    console.print(last_line(right, data, output, run.epoch))
 
 
 if __name__ == "__main__":

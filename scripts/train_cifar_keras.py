@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.cifar_recipe import Recipe, check_same, chosen_recipe, load_data, note, recipe_options  # noqa: E402
+from scripts.cifar_recipe import Recipe, check_same, chosen_recipe, last_line, load_data, note, recipe_options  # noqa: E402
 
 RECIPE = "recipe.json"
 """The recipe's name inside the model file."""
@@ -181,6 +181,19 @@ def recipe_of(output: Path) -> dict[str, Any]:
         raise click.UsageError(f"--resume: {output} is no model of a run: {error}") from error
 
 
+def begin_with(run: Run, weights: Path) -> None:
+    """Take the weights of a Keras file of this network, such as `translator convert` writes."""
+    import keras
+
+    import translator.training.registered  # noqa: F401  the file may name its classes
+
+    found = keras.models.load_model(weights, compile=False)
+    shapes = [(v.path, tuple(v.shape)) for v in run.model.variables]
+    if [(v.path, tuple(v.shape)) for v in found.variables] != shapes:
+        raise click.UsageError(f"--weights {weights}: another network: its variables have other names or shapes")
+    run.model.set_weights(found.get_weights())
+
+
 def resume(run: Run, output: Path, data: Dataset) -> None:
     """Go on from the last whole epoch, if there is one."""
     import keras
@@ -281,10 +294,13 @@ def export(model: keras.Model, output: Path, console: Console) -> None:
 @click.option("--history", type=click.Path(dir_okay=False, path_type=Path), help="Add each epoch's row to this CSV.")
 @click.option("--export", "exports", is_flag=True, help="Also write .h5, .json and weights only.")
 def main(
-    folder: Path | None, epochs: int | None, output: Path, go_on: bool, force: bool, from_torch: Path | None,
-    to_torch: Path | None, history: Path | None, exports: bool, **rest: Any,
+    folder: Path | None, epochs: int | None, weights: Path | None, output: Path, go_on: bool, force: bool,
+    from_torch: Path | None, to_torch: Path | None, history: Path | None, exports: bool, **rest: Any,
 ) -> None:  # fmt: skip
     from translator.errors import InputError
+
+    if weights is not None and (go_on or from_torch is not None):
+        raise click.UsageError("--weights begins a run, --resume and --from-torch go on with one: give one of them")
 
     if output.exists() and not (go_on or force):
         raise click.UsageError(f"{output} exists: give --resume to go on with it or --force to replace it")
@@ -296,12 +312,15 @@ def main(
         data = load_data(folder)
         with floats_of(recipe.precision):
             run = start(recipe, data)
-            if from_torch is not None:
+            if weights is not None:
+                begin_with(run, weights)
+            elif from_torch is not None:
                 take_over(run, from_torch, data)
             elif go_on:
                 resume(run, output, data)
-            if run.epoch < (epochs or usual.epochs):
-                train(run, data, epochs or usual.epochs, output, history)
+            last = usual.epochs if epochs is None else epochs
+            if run.epoch < last:
+                train(run, data, last, output, history)
             right = count_right(run, data)
         if to_torch is not None:
             hand_over(run, to_torch)
@@ -309,7 +328,7 @@ def main(
             export(run.model, output, console)
     except (InputError, OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    console.print(f"test accuracy {right / len(data.test_x):.2%} ({right} of {len(data.test_x)} images) → {output}")
+    console.print(last_line(right, data, output, run.epoch))
 
 
 if __name__ == "__main__":

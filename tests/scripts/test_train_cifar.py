@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from models.cifar_resnet import resnet
 from scripts import train_cifar
+from scripts.cifar_recipe import chosen_recipe, load_data
 from tests.scripts.small_cifar import TINY, small_cifar
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_cifar.py"
@@ -82,6 +83,26 @@ def test_a_resumed_run_with_another_recipe_is_refused_by_what_differs(batches: P
     done = train("--data", batches, "--blocks", "1,1,1", "--batch-size", 8, "-o", uninterrupted, "--resume")
     assert done.exit_code == 2
     assert "--batch-size 16, now 8" in done.stderr
+
+
+def test_a_run_begins_with_given_weights_and_no_epoch_only_tests_them(
+    batches: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "resnet.ckpt"
+    begun = ("--data", batches, *TINY, "--weights", uninterrupted, "-o", output)
+    done = train(*begun, "--epochs", 0)
+    assert done.exit_code == 0, done.stderr
+    recipe, _ = chosen_recipe(batches, blocks="1,1,1", batch_size=16, lr=1e-3, lr_step=None, seed=0)
+    run = train_cifar.start(recipe, 10)
+    run.model.load_state_dict(torch.load(uninterrupted, weights_only=True))
+    assert f"({train_cifar.count_right(run, load_data(batches))} of 16 images)\n" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert train(*begun, "--epochs", 1).exit_code == 0
+    assert int(torch.load(output, weights_only=True)["bn.num_batches_tracked"]) == 4 * 5
+    other = train("--data", batches, "--weights", uninterrupted, "-o", tmp_path / "other.ckpt")
+    assert other.exit_code == 2
+    assert "layer1.1.conv1.weight" in other.stderr
+    assert "give one of them" in train(*begun, "--resume").stderr
 
 
 def test_an_existing_checkpoint_is_not_replaced_unasked(uninterrupted: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import click
 import keras
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from scripts import train_cifar as on_torch
 from scripts import train_cifar_keras as on_keras
+from scripts.cifar_recipe import chosen_recipe, load_data
 from tests.scripts.small_cifar import TINY, small_cifar
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -187,6 +189,21 @@ def test_the_recipe_lies_in_the_model_file(batches: Path, keras_run: Path, tmp_p
     refused = run(on_keras, "--data", batches, *TINY, "-o", other, "--resume")
     assert refused.exit_code == 2
     assert "is no model of a run" in refused.output
+
+
+def test_a_run_begins_with_the_weights_of_a_keras_file(batches: Path, keras_run: Path, tmp_path: Path) -> None:
+    recipe, _ = chosen_recipe(batches, blocks="1,1,1", batch_size=16, lr=1e-3, lr_step=None, seed=1)
+    begun = on_keras.start(recipe, load_data(batches))
+    on_keras.begin_with(begun, keras_run)
+    trained = keras.models.load_model(keras_run)
+    for got, want in zip(begun.model.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
+    other = tmp_path / "other.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(other)
+    with pytest.raises(click.UsageError, match="another network: its variables have other names or shapes"):
+        on_keras.begin_with(begun, other)
+    refused = run(on_keras, "--weights", other, "--resume", "-o", tmp_path / "resnet.keras")
+    assert "give one of them" in refused.output
 
 
 @pytest.mark.parametrize("kind", ["whole-model", "other-recipe", "text"])

@@ -90,13 +90,20 @@ def test_cross_entropy_of_integer_labels(seed, classes, spatial, weighted, smoot
 
 
 @law
-@given(seed=seeds, weighted=st.booleans(), smoothing=st.sampled_from([0.0, 0.2]), reduction=reductions)
-def test_cross_entropy_of_probabilities(seed, weighted, smoothing, reduction):
+@given(
+    seed=seeds,
+    spatial=st.sampled_from([(), (3,), (2, 3)]),
+    weighted=st.booleans(),
+    smoothing=st.sampled_from([0.0, 0.2]),
+    reduction=reductions,
+)
+def test_cross_entropy_of_probabilities(seed, spatial, weighted, smoothing, reduction):
     rng = np.random.default_rng(seed)
-    output, target = rng.normal(scale=3.0, size=(6, 5)), rng.dirichlet(np.ones(5), 6)
+    output = rng.normal(scale=3.0, size=(6, 5, *spatial))
+    target = np.ascontiguousarray(np.moveaxis(rng.dirichlet(np.ones(5), (6, *spatial)), -1, 1))
     weight = torch.tensor(rng.uniform(0.1, 3.0, 5)) if weighted else None
     loss = nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing, reduction=reduction)
-    assert_same(loss, output, target, targets="probabilities")
+    assert_same(loss, output, target, targets="probabilities", class_axis=1 if spatial else -1)
 
 
 def test_labels_of_shape_n_1_are_the_labels_of_shape_n(rng):

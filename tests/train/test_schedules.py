@@ -118,6 +118,14 @@ def test_one_cycle_to_its_very_last_step(total, share, anneal, three, cycle, ada
     assert_same(make, steps, adam=adam, epochs=total + 1)
 
 
+@settings(law, max_examples=10)
+@given(seed=st.integers(0, 2**32 - 1), products=st.booleans(), steps=per_epoch)
+def test_any_function_of_the_epoch(seed, products, steps):
+    factors = np.random.default_rng(seed).uniform(0.0, 2.0, (2, EPOCHS)).tolist()
+    cls = lr_scheduler.MultiplicativeLR if products else lr_scheduler.LambdaLR
+    assert_same(lambda o: cls(o, [lambda e, row=row: row[e] for row in factors]), steps, table=EPOCHS)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -159,9 +159,10 @@ def _play(scheduler: lr_scheduler.LRScheduler, epochs: int) -> list[list[tuple[f
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the optimizer takes no steps here: it isn't meant to
-        for _ in range(epochs):
+        for epoch in range(epochs):
+            if epoch:  # a function of the epoch may be a table that ends with the last one
+                played.step()
             rows.append([(float(group["lr"]), _momentum(group)) for group in played.optimizer.param_groups])
-            played.step()
     return rows
 
 
