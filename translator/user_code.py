@@ -218,7 +218,7 @@ def _import_module(spec: Spec) -> ModuleType:
 
 
 SOURCE_FORMS = (
-    "torchvision:NAME, timm:NAME, hf:FOLDER, file.py:factory or package.module:factory, "
+    "torchvision:NAME, timm:NAME, hf:FOLDER, program.pt2, model.onnx, file.py:factory or package.module:factory, "
     "with arguments as ?name=value&other=value"
 )
 

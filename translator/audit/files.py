@@ -14,7 +14,7 @@ import torch
 
 from translator.audit.api import AuditOptions, Transfer, audit, subject_of_transfer, transfer
 from translator.audit.values import choose
-from translator.capture.source import LoadedSource, load
+from translator.capture.source import LoadedSource, load, needs_pytorch
 from translator.config import AuditRequest, SourceRequest, TransferRequest
 from translator.errors import InputError
 from translator.keras_source import LoadedKeras, load_keras
@@ -75,6 +75,7 @@ def transfer_files(request: TransferRequest, *, on_progress: Progress | None = N
 
 def load_both(source: SourceRequest, spec: str, say: Progress) -> tuple[LoadedSource, LoadedKeras]:
     """Both models. Where the example's shape isn't given and PyTorch's own does not fit, Keras' input says it."""
+    needs_pytorch(source, "an ONNX file has no PyTorch layers to align with a Keras model's")
     say("loading the Keras model")
     port = load_keras(spec, seed=source.seed)
     derived = _shapes_of(port.model) if not source.input_shapes else ()

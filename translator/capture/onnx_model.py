@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import inliner, version_converter
+from onnx_ir.passes.common import ShapeInferencePass
 
+from translator.capture.marks import DOMAIN
+from translator.capture.onnx_layers import OnnxLayer, layers_of
 from translator.capture.trace import OPSET, Captured
 from translator.errors import UnsupportedError, first_line
 from translator.types import Origin
@@ -31,6 +34,9 @@ _SETTINGS: Mapping[str, frozenset[int]] = {
 }  # fmt: skip
 """Inputs that are settings of an op, not weights, though they are floats."""
 
+_ONLY_TRAINING = frozenset({"momentum"})
+"""Floats that inference doesn't read: they stay as they are written."""
+
 _STATISTICS: Mapping[str, frozenset[int]] = {"BatchNormalization": frozenset({3, 4})}
 """Inputs that are counted as buffers, as PyTorch counts them."""
 
@@ -45,23 +51,85 @@ class OnnxModel:
     buffers: frozenset[str] = field(default_factory=frozenset)
     name: str = ""
 
-    def captured(self) -> Captured:
+    def captured(self, name: str = "") -> Captured:
         """What the stages after the capture take."""
+        layers = layers_of(self.proto.graph, self.weights)
         model = ir.from_proto(self.proto)
         inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
         for value in [v for v in model.graph.inputs if v.name in model.graph.initializers]:
             model.graph.inputs.remove(value)
-        for path, node in node_paths(model):
-            node.meta["origin"] = Origin(
-                module=path, cls=node.op_type, node=node.name or "", scopes=(("", 0, ""), (path, 0, node.op_type))
-            )
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        model.opset_imports[DOMAIN] = 1
+        outputs = tuple(v.name or "" for v in model.graph.outputs)
+        nodes = list(model.graph)
+        for node in nodes:
+            node.meta["origin"] = Origin(node=node.name or "", scopes=(("", 0, ""),))
+            _keep_exact(node, model.opset_imports.get(node.domain, OPSET))
+        for layer in layers:
+            _mark(model, layer, [nodes[i] for i in layer.nodes])
         return Captured(
             model=model,
-            name=self.name or "model",
+            name=name or self.name or "model",
             tensors={n: (tuple(a.shape), n not in self.buffers) for n, a in self.weights.items()},
             inputs=tuple(v.name or "" for v in inputs),
-            outputs=tuple(v.name or "" for v in model.graph.outputs),
+            outputs=outputs,
         )
+
+
+def _keep_exact(node: ir.Node, version: int) -> None:
+    """Let floats be the float32 numbers that they are: float64 kernels take these, not the decimals they came from."""
+    exact: dict[str, Any] = {}
+    if not node.domain and onnx.defs.has(node.op_type, version):
+        for name, attribute in onnx.defs.get_schema(node.op_type, version).attributes.items():
+            if attribute.default_value.type == onnx.AttributeProto.FLOAT:
+                exact[name] = attribute.default_value.f
+    for given in node.attributes.values():
+        if given.type == ir.AttributeType.FLOAT:
+            exact[given.name] = given.as_float()
+        elif given.type == ir.AttributeType.FLOATS:
+            exact[given.name] = tuple(given.as_floats())
+    if node.op_type == "Constant" and exact:
+        node.meta["exact"] = next(iter(exact.values()))
+    else:
+        node.meta["exact_attributes"] = {n: v for n, v in exact.items() if n not in _ONLY_TRAINING}
+
+
+def _mark(model: ir.Model, layer: OnnxLayer, nodes: Sequence[ir.Node]) -> None:
+    """Write down which layer the nodes are, and where several tensors go in or come out, which is which."""
+    for node in nodes:
+        scopes = (("", 0, ""), (layer.path, 0, layer.cls))
+        node.meta["origin"] = Origin(module=layer.path, cls=layer.cls, node=node.name or "", scopes=scopes)
+    own, made = set(nodes), {v.name: v for n in nodes for v in n.outputs}
+    read = {v.name: v for n in nodes for v in n.inputs if v is not None and v.name not in made}
+    variable = [v for v in read if v not in model.graph.initializers]
+    sides = (
+        ("in", layer.inputs if len(variable) > 1 else ()),
+        ("out", layer.outputs if len(layer.outputs) > 1 else ()),
+    )
+    for side, names in sides:
+        for place, name in enumerate(names):
+            found = made.get(name) or read.get(name)
+            if found is None or found.shape is None or found.dtype is None:
+                continue
+            port = _port(layer.path, side, place, found)
+            for user, index in [(u.node, u.idx) for u in found.uses() if u.node is not port]:
+                if (user in own) == (side == "in"):
+                    user.replace_input_with(index, port.outputs[0])
+            if side == "in":
+                model.graph.insert_before(nodes[0], port)
+            else:
+                model.graph.insert_after(nodes[-1], port)
+
+
+def _port(path: str, side: str, place: int, value: ir.Value) -> ir.Node:
+    attributes = [
+        ir.AttrString("path", path), ir.AttrInt64("call", 0), ir.AttrString("side", side),
+        ir.AttrInt64s("places", [place]), ir.AttrStrings("names", [str(place)]),
+    ]  # fmt: skip
+    node = ir.Node(DOMAIN, "Port", [value], attributes, name=f"{path}:{side}{place}")
+    node.outputs[0].name = f"{value.name}:{path}:{side}"
+    node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+    return node
 
 
 def onnx_model(proto: onnx.ModelProto, *, known: Collection[str] = (), name: str = "") -> OnnxModel:
@@ -73,19 +141,6 @@ def onnx_model(proto: onnx.ModelProto, *, known: Collection[str] = (), name: str
     _mark_resizes(proto)
     weights, buffers = _weights(proto.graph)
     return OnnxModel(proto=proto, weights=weights, buffers=frozenset(buffers), name=name)
-
-
-def node_paths(model: ir.Model) -> Iterator[tuple[str, ir.Node]]:
-    """A module path for each node: its own name, made unique and free of what a path can't hold."""
-    seen: set[str] = set()
-    for index, node in enumerate(model.graph):
-        base = re.sub(r"[^A-Za-z0-9_]+", "_", node.name or "").strip("_") or f"{node.op_type}_{index}"
-        name, number = base, 1
-        while name in seen:
-            number += 1
-            name = f"{base}_{number}"
-        seen.add(name)
-        yield name, node
 
 
 def _raised(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -191,8 +246,15 @@ def _body(node: onnx.NodeProto, version: int, types: Mapping[str, onnx.TypeProto
     return onnx.FunctionProto.FromString(found) if found else None
 
 
+def _elements(tensor: onnx.TensorProto) -> int:
+    return math.prod(tensor.dims)
+
+
 def _weights(graph: onnx.GraphProto) -> tuple[dict[str, np.ndarray], set[str]]:
-    """Float initializers of rank 1 and more that ops take as data; statistics among them."""
+    """Float initializers of rank 1 and more that ops take as data; statistics among them.
+
+    One element without a module's path before it is a number of the graph, which an exporter wrote as a tensor.
+    """
     uses: dict[str, list[tuple[str, int]]] = {}
     for node in graph.node:
         for index, value in enumerate(node.input):
@@ -201,6 +263,8 @@ def _weights(graph: onnx.GraphProto) -> tuple[dict[str, np.ndarray], set[str]]:
     buffers: set[str] = set()
     for tensor in graph.initializer:
         used = uses.get(tensor.name, [])
+        if _elements(tensor) == 1 and "." not in tensor.name:
+            continue
         kinds = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
         if tensor.data_type not in kinds or not tensor.dims or not used:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +81,17 @@ def load(request: SourceRequest) -> LoadedSource:
 
 def ready(made: Any, spec: Spec, request: SourceRequest) -> LoadedSource:
     """The second half of `load`, for what a factory returned."""
-    module, notes = _module_of(made, spec)
-    widened = _widened(module)
-    example = find_examples(module, spec, request, widen=bool(widened))
+    if _is_onnx(spec):
+        module, notes, widened = made.network.eval(), list(made.notes), []
+        example = made.examples(request.input_shapes, request.input_dtypes, seed=request.seed)
+    else:
+        module, notes = _module_of(made, spec)
+        widened = _widened(module)
+        example = find_examples(module, spec, request, widen=bool(widened))
     if request.weights is not None:
         checkpoint = read_checkpoint(request.weights)
+        if _is_onnx(spec):
+            checkpoint = replace(checkpoint, tensors={made.renamed.get(n, n): t for n, t in checkpoint.tensors.items()})
         notes += [*checkpoint.notes, *load_into(module, checkpoint)]
     check_finite(module, str(request.weights or spec.text))
     return LoadedSource(
@@ -196,13 +202,7 @@ def _refuse_files(spec: Spec) -> None:
     if path.suffix in (".pt2", ".onnx"):
         if not path.is_file():
             raise InputError(f"{spec.text}: no such file", fix=f"give {SOURCE_FORMS}")
-        if path.suffix == ".pt2":
-            return
-        raise UnsupportedError(
-            f"{spec.text}: {path.suffix} files are not supported as a source yet",
-            reason="export",
-            fix="give the Python code of the model: file.py:factory, with --weights for its checkpoint",
-        )
+        return
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
         raise InputError(
             f"{spec.text}: a checkpoint holds weights, not an architecture",
@@ -216,9 +216,27 @@ def _build(spec: Spec, seed: int) -> Any:
         return LIBRARIES[spec.left](spec)
     if spec.left.endswith(".pt2"):
         return build_program(Path(spec.left))
+    if _is_onnx(spec):
+        from translator.capture.onnx_file import read_onnx
+
+        return read_onnx(Path(spec.left))
     import torch
 
     return make(spec, "nn.Module", seed=lambda: torch.manual_seed(seed))
+
+
+def needs_pytorch(request: SourceRequest, what: str) -> None:
+    """Refuse an ONNX file where a PyTorch model is needed. what: what needs it, and why."""
+    if _is_onnx(parse_spec(request.spec)):
+        raise UnsupportedError(
+            f"{request.spec}: {what}",
+            reason="export",
+            fix="name the PyTorch model itself; `translator convert` takes the .onnx file",
+        )
+
+
+def _is_onnx(spec: Spec) -> bool:
+    return spec.left.endswith(".onnx") and not spec.right
 
 
 def _module_of(made: Any, spec: Spec) -> tuple[nn.Module, list[str]]:

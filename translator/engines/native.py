@@ -11,7 +11,8 @@ import numpy as np
 from torch import nn
 
 from translator.bindings import WeightBinding
-from translator.capture.trace import Captured, capture
+from translator.capture.either import captured
+from translator.capture.trace import Captured
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.emit.keras_model import Emitted, bound, emit, load_state
 from translator.engines.result import EngineResult
@@ -35,13 +36,17 @@ def translate(
     example_kwargs: Mapping[str, Any] | None = None,
     name: str = "",
     fold: bool = False,
+    dynamic_hw: bool = False,
     on_stage: Progress = lambda stage: None,
 ) -> EngineResult:
-    """Translate a module. Raises UnsupportedError where an op, or a setting of one, has no faithful Keras twin."""
+    """Translate a module. dynamic_hw: images of any height and width, as far as PyTorch's trace allows it.
+
+    Raises UnsupportedError where an op, or a setting of one, has no faithful Keras twin.
+    """
     clock = _Clock(on_stage)
     clock.start("capture")
-    captured = capture(module, example_inputs, example_kwargs=example_kwargs, name=name)
-    return _translated(captured, partial(state_of, module), clock, fold=fold)
+    graph = captured(module, example_inputs, example_kwargs=example_kwargs, name=name, dynamic_hw=dynamic_hw)
+    return _translated(graph, partial(state_of, module), clock, fold=fold)
 
 
 def known_ops() -> frozenset[str]:

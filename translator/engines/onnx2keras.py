@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from translator.capture.modes import evaluating
+from translator.capture.onnx_network import OnnxNetwork
 from translator.capture.origins import origin_of
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.engines.result import EngineResult
@@ -38,14 +39,19 @@ def translate(
     name: str = "",
     dynamo: bool = True,
     fold: bool = False,
+    dynamic_hw: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> EngineResult:
     """Convert with onnx2keras; `fold` says that the BatchNorms it folds away were meant to go.
 
-    Raises UnsupportedError with that package's own words where it can't.
+    Raises InputError for `dynamic_hw`, and UnsupportedError with that package's own words where it can't.
     """
+    if isinstance(module, OnnxNetwork):
+        raise InputError("the engine onnx2keras starts from a PyTorch model", fix="use --engine native")
     if example_kwargs:
         raise InputError("the engine onnx2keras takes positional inputs only", fix="use --engine native")
+    if dynamic_hw:
+        raise InputError("the engine onnx2keras takes images of one size only", fix="use --engine native")
     timing: dict[str, float] = {}
     on_stage("capture")
     start = time.perf_counter()

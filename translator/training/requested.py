@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 def parity_of(request: ParityRequest, on_progress: Progress) -> ParityReport:
     """What a request asks for, in this process."""
-    from translator.capture.source import load
+    from translator.capture.source import load, needs_pytorch
     from translator.keras_source import load_keras
 
+    needs_pytorch(request.source, "an ONNX file can't be trained in PyTorch")
     on_progress("loading the PyTorch model")
     source = load(request.source)
     model, theirs = None, None

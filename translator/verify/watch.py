@@ -156,6 +156,7 @@ class Watch:
         storages = [t.untyped_storage().data_ptr() for t in outputs]
         distinct = len(set(storages)) == len(storages) and event.storages.isdisjoint(storages)
         values = [t.value for t in targets if t is not None]
+        distinct &= not any(t is not None and t.value in values for t in twin.inputs)
         if not distinct or len(values) != len(outputs) or len(set(values)) != len(values) or self.made_up is None:
             return {}
         found: dict[int, torch.Tensor] = {}

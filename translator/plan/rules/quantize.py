@@ -78,7 +78,12 @@ def _saturated(node: NodeView, ctx: PlanContext, x: Arg, zero: int) -> Ref:
 
 def _centred(node: NodeView, ctx: PlanContext, index: int, zero: int) -> Arg:
     x = _float(node, ctx, index)
-    return ctx.op(node, "subtract", x, _along(node, ctx, zero), role="centred") if node.has(zero) else x
+    if not node.has(zero):
+        return x
+    point = _along(node, ctx, zero)
+    if not isinstance(x, Ref) and not isinstance(point, Ref):
+        return np.subtract(x, point)
+    return ctx.op(node, "subtract", x, point, role="centred")
 
 
 def _float(node: NodeView, ctx: PlanContext, index: int) -> Arg:
