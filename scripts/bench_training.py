@@ -4,6 +4,7 @@
     scripts/bench_training.py steps          50 steps in float64, two networks, two optimizers, both BatchNorms
     scripts/bench_training.py gradients      every gradient of thirteen torchvision networks
     scripts/bench_training.py digits         both scripts on the digits, and from one framework to the other and back
+    scripts/bench_training.py curves         table and plot of the digits again, from the runs that are kept
     scripts/bench_training.py interrupted    both scripts killed at twenty random moments, and resumed
     scripts/bench_training.py steps --docs   also put the table into docs/training.md
 
@@ -48,11 +49,13 @@ def main() -> int:
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     rows, good = PARTS[options.part](options.only)
-    text = markdown(merged(OUT / f"{options.part}.md", rows) if options.only else rows)
-    (OUT / f"{options.part}.md").write_text(text, encoding="utf-8")
+    part = "digits" if options.part == "curves" else options.part
+    kept = OUT / f"{part}.md"
+    text = markdown(merged(kept, rows) if options.only else rows)
+    kept.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     if options.docs:
-        into_docs(options.part, text)
+        into_docs(part, text)
     return 0 if good else 1
 
 
@@ -181,25 +184,28 @@ def digits(_: Sequence[str]) -> Table:
 
 
 def histories_of(folder: Path) -> Table:
-    """The runs beside each other, epoch by epoch, and their plot."""
+    """The runs beside each other, epoch by epoch, and their plot. A loss is given as its distance from PyTorch's."""
     histories = {name: list(read(folder / f"{name}.csv")) for name in RUNS}
-    rows = [["epoch", *(f"{name}: {what}" for name in RUNS.values() for what in ("loss", "right of 360"))]]
+    rows = [["epoch", "PyTorch: loss"]]
+    rows[0] += [f"{RUNS[name]}: {what}" for name in RUNS for what in ("loss apart", "right of 360")[name in STARTS :]]
     good = True
     for epoch in range(1, 13):
-        cells = [
-            f"{history[epoch - 1][i]:{form}}" if epoch <= len(history) else ""
-            for history in histories.values()
-            for i, form in ((0, ".6f"), (1, "d"))
-        ]
-        rows.append([str(epoch), *cells])
-        for name in ("keras", "over"):
-            want, got = histories["torch"], histories[name]
-            if epoch <= len(got):
-                (loss, right), (other, others) = want[epoch - 1], got[epoch - 1]
-                good &= abs(others - right) <= 1 and abs(other - loss) <= LIMIT * loss
+        rows.append([str(epoch), f"{histories['torch'][epoch - 1][0]:.6f}"])
+        for name, history in histories.items():
+            start = name if name in STARTS else "torch32" if name.endswith("32") else "torch"
+            if epoch > len(history):
+                rows[-1] += [""] * (1 if name in STARTS else 2)
+                continue
+            (loss, right), (other, others) = histories[start][epoch - 1], history[epoch - 1]
+            apart = abs(other - loss) / loss
+            rows[-1] += [*([] if name in STARTS else [number(apart)]), str(others)]
+            good &= start != "torch" or (apart <= LIMIT and abs(others - right) <= 1)
     plot({RUNS[name]: [loss for loss, _ in history] for name, history in histories.items()})
     return rows, good
 
+
+STARTS = ("torch", "torch32")
+"""What the others are held against."""
 
 RUNS = {
     "torch": "PyTorch",
@@ -255,6 +261,7 @@ PARTS: dict[str, Callable[[Sequence[str]], Table]] = {
     "steps": steps,
     "gradients": gradients,
     "digits": digits,
+    "curves": lambda _: histories_of(OUT / "digits"),
     "interrupted": killed,
 }
 

@@ -18,7 +18,7 @@ from translator.errors import InputError
 from translator.training.parity_forms import FORMS, write_parity
 from translator.training.parity_report import ParityReport, Part, dumps, from_json
 from translator.training.parity_text import render, sentence
-from translator.training.trajectory_rows import NoiseRow, StepRow, TensorRow
+from translator.training.trajectory_rows import ControlRow, NoiseRow, StepRow, TensorRow
 from translator.verdict import Check, Difference, Effect, Verdict
 
 HOSTILE = '</script><b>&"\x1b[31m\u202ex'
@@ -70,6 +70,16 @@ FOUND = Difference(
 )  # fmt: skip
 DIFFERENT = replace(EQUAL, differences=(FOUND,), first_wrong="step 2, weight of conv.weight (relative 1e-3)")
 EXPLAINED = replace(EQUAL, differences=(replace(FOUND, kind="batchnorm-variance", allowed=True),))
+GROWN = replace(
+    EXPLAINED,
+    differences=(replace(FOUND, kind="rounding-growth", effect=Effect.NOTHING, allowed=True),),
+    steps=(step(1), step(2, gradient=1e-10), step(3, gradient=1e-6)),
+    control=tuple(
+        ControlRow(step=i + 1, loss=0.0, gradient=error, weight=1e-15, statistic=0.0, state=0.0)
+        for i, error in enumerate((1e-14, 2e-10, 3e-7))
+    ),
+)
+OUTGROWN = replace(GROWN, differences=(), checks=(Check(name="drift", ok=False, subjects=3),))
 WILD = replace(
     EQUAL,
     title=HOSTILE,
@@ -81,7 +91,7 @@ WILD = replace(
     noise=(),
 )
 EMPTY = replace(EQUAL, checks=(), steps=(), tensors=(), noise=(), recipe={})
-ALL = [EQUAL, EXPLAINED, DIFFERENT, WILD, EMPTY]
+ALL = [EQUAL, EXPLAINED, DIFFERENT, GROWN, WILD, EMPTY]
 
 
 PAGES = {}
@@ -140,6 +150,20 @@ def test_the_page_needs_nothing_else_and_shows_names_as_text(report):
     assert page.count("<figure>") == sum(bool(part) for part in (report.steps, report.steps, report.noise)) + bool(
         [row for row in report.tensors if row.gradient is not None and not row.noise]
     )
+
+
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        (GROWN, "It passes the limit by rounding that grows"),
+        (OUTGROWN, "which does not account for it"),
+        (EQUAL, None),
+    ],
+)
+def test_the_page_shows_pytorchs_own_drift_where_it_was_measured(report, says):
+    page = page_of(report)
+    assert ("PyTorch from itself, summed in another order against step" in page) == (says is not None)
+    assert says is None or says in page
 
 
 def test_a_file_is_written_in_the_form_of_its_suffix(tmp_path):
