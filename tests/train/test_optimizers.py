@@ -22,7 +22,7 @@ seeds = st.integers(0, 2**32 - 1)
 rates = st.sampled_from([1e-3, 0.05, 1.0])
 decays = st.sampled_from([0.0, 1e-4, 0.3])
 momenta = st.sampled_from([0.0, 0.5, 0.9, 1.0])
-schedules = st.sampled_from(["none", "step", "exponential", "one-cycle", "lambda"])
+schedules = st.sampled_from(["none", "step", "multi-step", "exponential", "cosine", "one-cycle", "lambda"])
 LIMIT, STEPS = 1e-12, 12
 SHAPES = ((3, 2), (4,))
 STATES = {
@@ -39,6 +39,10 @@ def scheduler_of(kind, optimizer):
             return None
         case "step":
             return lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.3)
+        case "multi-step":
+            return lr_scheduler.MultiStepLR(optimizer, milestones=[2, 7], gamma=0.3)
+        case "cosine":
+            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=5, eta_min=1e-4)
         case "exponential":
             return lr_scheduler.ExponentialLR(optimizer, gamma=0.8)
         case "one-cycle":
@@ -55,9 +59,10 @@ def close(got, want):
 
 
 def reloaded(mapped):
-    """From its config; Keras' own with float64 numbers, ours need no help."""
+    """From its config; Keras' own, and its own schedules, with float64 numbers; ours need no help."""
     optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(mapped.keras))
-    return exact_in_float64(optimizer) if mapped.name.startswith("keras.") else optimizer
+    schedule = type(optimizer._learning_rate).__module__.startswith("keras.src.optimizers.schedules")
+    return exact_in_float64(optimizer) if mapped.name.startswith("keras.") or schedule else optimizer
 
 
 def assert_same_steps(seed, make, schedule="none", *, graph=False):
