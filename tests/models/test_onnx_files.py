@@ -19,6 +19,7 @@ import translator
 from tests.models import onnx_examples as examples
 from tests.models.onnx_examples import FLOAT, INT64, saved
 from translator.cli import cli
+from translator.errors import UnsupportedError
 from translator.verdict import Report, Verdict
 
 pytestmark = pytest.mark.model
@@ -199,13 +200,22 @@ def test_sizes_and_types_that_do_not_suit_the_file_are_refused(refused: Callable
     assert "starts from a PyTorch model" in refused("net.onnx", "--engine", "onnx2keras")
 
 
-@pytest.mark.parametrize("command", ["audit", "transfer", "parity"])
+@pytest.mark.parametrize("command", ["audit", "transfer"])
 def test_commands_that_need_pytorch_say_so(command: str, tmp_path: Path) -> None:
     out = ["-o", str(tmp_path / "out.keras")] if command == "transfer" else []
     done = CliRunner().invoke(cli, [command, saved(examples.small(), tmp_path), "port.keras", *out])
     assert done.exit_code == 2
-    assert "no PyTorch layers to align" in done.stderr or "can't be trained in PyTorch" in done.stderr
+    assert "no PyTorch layers to align" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_training_side_by_side_needs_pytorch(tmp_path: Path) -> None:
+    from translator.config import ParityRequest, SourceRequest
+    from translator.training.requested import parity_of
+
+    request = ParityRequest(source=SourceRequest(spec=saved(examples.small(), tmp_path)))
+    with pytest.raises(UnsupportedError, match="can't be trained in PyTorch"):
+        parity_of(request, print)
 
 
 def test_a_summary_lists_the_layers_and_their_weights(tmp_path: Path) -> None:
@@ -242,3 +252,23 @@ def test_float64_that_onnx_runtime_does_not_confirm_is_our_bug(tmp_path: Path, m
     monkeypatch.setattr(onnx_kernels, "BY_TORCH", wrong)
     with pytest.raises(InternalError, match=r"Conv \(first\): float64 is"):
         translator.convert(saved(examples.small(), tmp_path))
+
+
+def test_a_file_older_than_onnx_runtime_takes_is_held_to_onnx_own_reference(tmp_path: Path) -> None:
+    report = translator.convert(saved(examples.small(opset=6), tmp_path)).report
+    assert proven(report)
+    assert any("ONNX' own reference, since ONNX Runtime doesn't take opset 6" in note for note in report.notes)
+
+
+def test_a_batch_that_the_file_fixes_stays_as_it_is(tmp_path: Path) -> None:
+    conversion = translator.convert(saved(examples.small(inputs=[("x", FLOAT, [1, 3, 6, 6])]), tmp_path))
+    assert proven(conversion.report)
+    assert conversion.model.input_shape == (1, 6, 6, 3)
+
+
+def test_a_quantised_product_is_proven(tmp_path: Path) -> None:
+    nodes = [examples.node("QLinearMatMul", ["x", "s", "z", "W", "s", "z", "s", "z"], ["y"])]
+    weights = {"s": np.float32(0.05), "z": np.int8(3), "W": np.arange(-6, 6, dtype=np.int8).reshape(4, 3)}
+    int8 = onnx.TensorProto.INT8
+    proto = examples.model(nodes, [("x", int8, ["batch", 4])], [("y", int8, None)], weights)
+    assert translator.convert(saved(proto, tmp_path)).report.verdict is Verdict.EQUAL

@@ -60,7 +60,7 @@ class Kernels:
         session = self._sessions[key]
         if session is None:
             raise UnsupportedError(
-                f"{node.op_type}: ONNX Runtime has no kernel for {', '.join(str(_kind(v)) for v in values)}",
+                f"{node.op_type}: ONNX Runtime has no kernel for {', '.join(map(_text, values))}",
                 reason="op",
                 where=Where(module=node.name, node=node.op_type),
             )
@@ -124,12 +124,12 @@ class Kernels:
 
 
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: kinds of its own, which share no base but Exception."""
+    """What ONNX Runtime raises, kinds of its own that share no base but Exception; and what ONNX' reference does."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = [getattr(state, n) for n in dir(state)]
     kinds = [k for k in own if isinstance(k, type) and issubclass(k, Exception)]
-    return (*kinds, RuntimeError, ValueError)
+    return (*kinds, RuntimeError, ValueError, TypeError, IndexError)
 
 
 def _hold(node: onnx.NodeProto, found: Sequence[Value], narrow: Sequence[Value]) -> None:
@@ -151,6 +151,12 @@ def _kind(value: Value) -> Any:
     if isinstance(value, list):
         return ("sequence", value[0].dtype.name if value else "float32")
     return None if value is None else (value.dtype.name, value.ndim)
+
+
+def _text(value: Value) -> str:
+    if value is None:
+        return "nothing"
+    return "a sequence" if isinstance(value, list) else f"{value.dtype.name} of rank {value.ndim}"
 
 
 def _type(value: Value) -> onnx.TypeProto:

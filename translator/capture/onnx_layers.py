@@ -17,8 +17,8 @@ _SIZES = frozenset({"Shape", "Size"})
 """What they put out doesn't depend on their input's numbers."""
 
 _PASSING = frozenset({
-    "Identity", "Dropout", "Expand", "Cast", "CastLike", "SequenceConstruct", "SequenceAt", "SplitToSequence",
-    "ConcatFromSequence",
+    "Identity", "Dropout", "Expand", "Cast", "CastLike", "SequenceAt", "SequenceConstruct", "SequenceEmpty",
+    "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence",
 })  # fmt: skip
 """What only hands on, repeats or collects numbers is no layer: it is seen in what the next layer reads."""
 
