@@ -192,7 +192,7 @@ def histories_of(folder: Path) -> Table:
     for epoch in range(1, 13):
         rows.append([str(epoch), f"{histories['torch'][epoch - 1][0]:.6f}"])
         for name, history in histories.items():
-            start = name if name in STARTS else "torch32" if name.endswith("32") else "torch"
+            start = start_of(name)
             if epoch > len(history):
                 rows[-1] += [""] * (1 if name in STARTS else 2)
                 continue
@@ -200,7 +200,7 @@ def histories_of(folder: Path) -> Table:
             apart = abs(other - loss) / loss
             rows[-1] += [*([] if name in STARTS else [number(apart)]), str(others)]
             good &= start != "torch" or (apart <= LIMIT and abs(others - right) <= 1)
-    plot({RUNS[name]: [loss for loss, _ in history] for name, history in histories.items()})
+    plot(histories)
     return rows, good
 
 
@@ -226,18 +226,31 @@ def read(history: Path) -> Iterator[tuple[float, int]]:
             yield float(row["loss"]), int(row["right"])
 
 
-def plot(curves: dict[str, list[float]]) -> None:
-    """The loss curves on one plot, docs/training_digits.svg."""
+def plot(histories: dict[str, list[tuple[float, int]]]) -> None:
+    """The loss curves on one plot, and beside them how far apart they are: docs/training_digits.svg."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for (name, losses), line in zip(curves.items(), LINES, strict=True):
-        axes.plot(range(1, len(losses) + 1), losses, line, label=name, lw=2)
-    axes.set(xlabel="epoch", ylabel="mean training loss", yscale="log", title="Digits: one start, six runs")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    losses, apart = figure.subplots(1, 2)
+    for (name, history), line in zip(histories.items(), LINES, strict=True):
+        curve = [loss for loss, _ in history]
+        epochs = range(1, len(curve) + 1)
+        (drawn,) = losses.plot(epochs, curve, line, label=RUNS[name], lw=2)
+        if name not in STARTS:
+            start = [loss for loss, _ in histories[start_of(name)]]
+            distance = [abs(b - a) / a or float("nan") for a, b in zip(start, curve, strict=False)]
+            apart.plot(epochs, distance, line, color=drawn.get_color(), lw=2)
+    losses.set(xlabel="epoch", ylabel="mean training loss", yscale="log", title="Digits: one start, six runs")
+    apart.set(xlabel="epoch", yscale="log", title="Relative distance from PyTorch's loss")
+    losses.legend(frameon=False)
+    for axes in (losses, apart):
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(ROOT / "docs" / "training_digits.svg", metadata={"Date": None})
+
+
+def start_of(name: str) -> str:
+    """The run that this one is held against."""
+    return "torch32" if name.endswith("32") else "torch"
 
 
 LINES = ("-", "--", ":", "-", "-.", "--")
