@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def load_both(source: SourceRequest, spec: str, say: Progress) -> tuple[LoadedSo
             pass  # the first error says what the user can mend
         raise
     if derived and not _fits(loaded, port.model):
-        loaded = load(replace(source, input_shapes=derived))
+        # A model that doesn't take Keras' sizes is another model: the audit says so, on PyTorch's own.
+        with suppress(InputError):
+            loaded = load(replace(source, input_shapes=derived))
     return loaded, port
 
 
