@@ -34,13 +34,15 @@ class SourceRequest:
 class ConvertRequest:
     """`translator convert`. output: the .keras file. keep_failed: keep an output that failed its proof.
 
-    exact_batchnorm: BatchNorms that keep PyTorch's running variance in training; the file needs a registered class.
+    dynamic_hw: images of any height and width. exact_batchnorm: BatchNorms that keep PyTorch's running variance in
+    training; the file needs a registered class.
     """
 
     source: SourceRequest
     output: Path
     engine: EngineName = "native"
     fold: bool = False
+    dynamic_hw: bool = False
     exact_batchnorm: bool = False
     reports: tuple[Path, ...] = ()
     force: bool = False

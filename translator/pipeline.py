@@ -100,6 +100,7 @@ def convert(
     example_kwargs: Mapping[str, Any] | None = None,
     engine: EngineName = "native",
     fold: bool = False,
+    dynamic_hw: bool = False,
     proof: bool = True,
     seed: int = 0,
     weights: str | Path | None = None,
@@ -110,13 +111,15 @@ def convert(
 
     source: an nn.Module, or a SOURCE as on the command line ("torchvision:resnet50", "file.py:factory").
     example_inputs: a tensor, or a tuple of the model's positional inputs, with the batch; a SOURCE may bring its own.
-    fold: BatchNorms folded into convolutions. proof: False gives a report without checks (its verdict is `different`).
+    fold: BatchNorms folded into convolutions. dynamic_hw: images of any height and width; where the module
+    fixes them they stay the example's, and a note says so. proof: False gives a report without checks (its verdict is
+    `different`).
     Raises: InputError or UnsupportedError; a failed check is in the report, not an exception.
     """
     runtime.prepare()
     progress = on_progress or _silent
     loaded = _loaded(source, example_inputs, example_kwargs, weights, seed, name)
-    return _convert(loaded, engine, seed, progress, fold=fold, proof=proof)
+    return _convert(loaded, engine, seed, progress, fold=fold, dynamic_hw=dynamic_hw, proof=proof)
 
 
 def convert_file(
@@ -152,7 +155,14 @@ def convert_file(
                 )
                 seconds = time.perf_counter() - start
                 conversion = _convert(
-                    loaded, request.engine, source.seed, progress, fold=request.fold, loading=seconds, remake=remake
+                    loaded,
+                    request.engine,
+                    source.seed,
+                    progress,
+                    fold=request.fold,
+                    dynamic_hw=request.dynamic_hw,
+                    loading=seconds,
+                    remake=remake,
                 )
             report = _write(conversion, request.output, files, worker, progress)
         if report.verdict is not Verdict.DIFFERENT or request.keep_failed:
@@ -194,6 +204,7 @@ def _convert(
     progress: Progress,
     *,
     fold: bool = False,
+    dynamic_hw: bool = False,
     proof: bool = True,
     loading: float = 0.0,
     remake: Remake | None = None,
@@ -205,6 +216,7 @@ def _convert(
         name=loaded.name,
         on_stage=lambda stage: progress(_STAGES[stage]),
         fold=fold,
+        dynamic_hw=dynamic_hw,
     )
     if remake is not None:
         result = remake(result, loaded.module)

@@ -117,6 +117,7 @@ LINEAR: tuple[Case, ...] = (
     applied("matmul with broadcast", lambda a, b: a @ b, (2, 3, 5, 4), (2, 1, 4, 3)),
     applied("bmm", torch.bmm, (2, 3, 4), (2, 4, 5)),
     applied("einsum", lambda a, b: torch.einsum("bhtd,bhsd->bths", a, b), HEADS, HEADS),
+    applied("einsum in capitals", lambda a, b: torch.einsum("B H I D, B H J D -> B H I J", a, b), HEADS, HEADS),
     applied("outer product", lambda a: a[:, :, None] * a[:, None, :], (2, 6)),
     applied("baddbmm", lambda a, b, c: torch.baddbmm(a, b, c, beta=0.3, alpha=0.7), (2, 3, 5), (2, 3, 4), (2, 4, 5)),
 )  # fmt: skip

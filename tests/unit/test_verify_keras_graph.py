@@ -39,6 +39,14 @@ def test_every_call_of_a_nested_model_has_its_own_name() -> None:
     assert graph.names[KerasValue(operation="row")] == graph.names[KerasValue(operation="stage/inner_in", call=1)]
 
 
+def test_a_nested_model_of_two_inputs_is_entered() -> None:
+    a, b = keras.Input((4,)), keras.Input((4,))
+    inner = keras.Model([a, b], layers.Dense(3, name="dense")(a + b), name="inner")
+    x = keras.Input((4,), name="x")
+    graph = graph_of(keras.Model(x, inner([x, x * 2])))
+    assert KerasValue(operation="inner/dense") in graph.names
+
+
 def test_replay_of_a_nested_model_gives_what_the_model_gives(rng: np.random.Generator) -> None:
     model = nested_model()
     graph = graph_of(model)

@@ -137,7 +137,8 @@ def cut(weight: Weight, rows: tuple[int, int]) -> Weight:
     """Some rows of a PyTorch tensor."""
     rest = tuple((0, n) for n in weight.shape[1:])
     shape = (rows[1] - rows[0], *weight.shape[1:])
-    return replace(weight, shape=shape, pieces=(Piece(tensor=weight.name, region=(rows, *rest)),))
+    region = (*rest, rows) if weight.turned else (rows, *rest)
+    return replace(weight, shape=shape, pieces=(Piece(tensor=weight.name, region=region),))
 
 
 def _written_out(network: Network) -> Network:
@@ -158,10 +159,19 @@ def _written_out(network: Network) -> Network:
         rates = [u.facts.rate for u in through if isinstance(u.facts, Dropout)]
         facts = _heads(network.shapes[scores.inputs[0]], max(rates, default=0.0))
         units[unit.index] = replace(
-            unit, kind="attend", signature=(), inputs=(*scores.inputs, unit.inputs[1]), text="attention", facts=facts,
+            unit, kind="attend", signature=(), inputs=(*_query_and_key(scores), unit.inputs[1]), text="attention",
+            facts=facts,
             absorbed=(*unit.absorbed, *absorbed), weights=tuple(w for u in masks for w in u.weights),
         )  # fmt: skip
     return rebuilt(network, (u for u in units if u.index not in gone), network.past)
+
+
+def _query_and_key(scores: Unit) -> tuple[int, ...]:
+    """What the scores are made of, the query first: in an einsum, the operand whose own letter is not the last one."""
+    left, _, made = scores.equation.replace(" ", "").partition("->")
+    first, _, second = left.partition(",")
+    key_first = bool(made) and made[-1] in first and made[-1] not in second
+    return scores.inputs[::-1] if key_first else scores.inputs
 
 
 def _heads(shape: Shape, dropout: float) -> Attention | None:

@@ -124,7 +124,9 @@ def _linear(t: Unit, k: Unit, read: Layout | None) -> Iterator[Bound]:
         return
     if tensor is not None and kernel is not None and not tensor.derived and tensor.size == kernel.size:
         steps = kernel_steps(t, k, tensor, kernel, read)
-        if steps is not None:
+        if steps is not None and tensor.turned:
+            yield made(t, k, kernel, tensor.parts, (Permute(axes=(1, 0)), *steps), axis=1)
+        elif steps is not None:
             yield made(t, k, kernel, tensor.parts, steps)
     bias, theirs = t.weight("bias"), _by_end(k, "bias")
     if bias is not None and theirs is not None and bias.size == theirs.size:

@@ -105,7 +105,7 @@ def _with_inner(
     found = dict(covers)
     order = {(c.path, c.call): place for place, c in enumerate(calls)}
     spoken = {key for covered in covers.values() for key in covered}
-    inner = {(u.path, u.call) for p in paired for u in (p, *p.absorbed) if u.module is not None}
+    inner = {(u.path, u.call) for p in paired for u in (p, *p.absorbed)}
     inner |= {(c.path, c.call) for c in calls if _is_table(c, held)}
     for call in calls:
         key = (call.path, call.call)

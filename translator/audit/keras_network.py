@@ -236,6 +236,7 @@ class _Builder:
             index=len(self.units), kind=kind, signature=signature, path=step.path.removesuffix(BEFORE),
             call=step.call, text=text, inputs=tuple(data), outputs=tuple(outputs or step.outputs), facts=facts,
             weights=weights, operations=(step.operation,), function=_JOINS.get(keras_class(step.operation), ""),
+            equation=str(getattr(step.operation, "subscripts", "")),
         )  # fmt: skip
         self.units.append(unit)
 

@@ -43,6 +43,7 @@ def match(torch: Network, keras: Network) -> Matching:
     scores += _same_shape(torch, keras) * (base > 0)
     partner = dict(align_sequences(rows, columns, scores[np.ix_(rows, columns)]))
     partner = _repaired(partner, torch, keras, left, right, scores)
+    partner = _uncrossed(partner, left, right, scores)
     pairs = tuple(sorted(partner.items()))
     agreement = _Agreement(partner, left, right)
     return Matching(pairs=pairs, fits=tuple(agreement.of(t, k) for t, k in pairs))
@@ -201,6 +202,24 @@ def _repaired(
             return partner
         partner = again
     return partner
+
+
+def _uncrossed(partner: dict[int, int], left: Coloured, right: Coloured, scores: np.ndarray) -> dict[int, int]:
+    """Layers alike that read the same (key and value projections): each with the one whose surroundings are its own.
+
+    Either way round their neighbours above are each other's partners, so nothing else tells them apart.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for t, k in partner.items():
+        groups.setdefault((int(left.label[t]), int(right.label[k]), left.above[t], right.above[k]), []).append(t)
+    settled = dict(partner)
+    for group in groups.values():
+        columns = [partner[t] for t in group]
+        gain = scores[np.ix_(group, columns)]
+        rows, places = linear_sum_assignment(gain, maximize=True)
+        if len(group) > 1 and gain[rows, places].sum() > gain.trace():
+            settled.update({group[i]: columns[j] for i, j in zip(rows, places, strict=True)})
+    return settled
 
 
 def _assigned(

@@ -25,7 +25,8 @@ class Weight:
     name; in Keras the layer's path and the slot. trainable: a parameter, or a trainable variable. derived: the unit
     computes with something made of it (a standardised kernel), not with itself. handle: Keras' variable. pieces: where
     it is not a whole tensor of PyTorch's: the parts of tensors that it is, one below the other. role: the slot that it
-    fills, where a function of the user's own computes with it under another name.
+    fills, where a function of the user's own computes with it under another name. turned: a matrix whose tensor lies
+    as (in, out), as `x @ weight` wants it; shape is (out, in) all the same.
     """
 
     slot: str
@@ -36,6 +37,7 @@ class Weight:
     handle: Any = field(default=None, compare=False, repr=False)
     pieces: tuple[Piece, ...] = ()
     role: str = ""
+    turned: bool = False
 
     @property
     def end(self) -> str:
@@ -63,6 +65,7 @@ class Unit:
     outputs: of those it makes. path, call: the module or the operation, and which of its calls. text: for people.
     operations: Keras' operations, paddings first; module: PyTorch's. absorbed: units that became part of this one.
     function: name of the function that computes with weights of its own ("add", "mul"), where there is no layer.
+    equation: of an einsum.
     """
 
     index: int
@@ -79,6 +82,7 @@ class Unit:
     operations: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     absorbed: tuple[Unit, ...] = ()
     function: str = ""
+    equation: str = ""
 
     @property
     def elements(self) -> int:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from translator.audit.attention import cut
+from translator.audit.moves import Move, moved
 from translator.audit.network import Network, Unit, Weight
 from translator.audit.normalise import rebuilt
-from translator.audit.torch_network import Move, moved
 from translator.types import Shape
 from translator.verify.facts import Dense
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from translator.audit.kinds import kind_and_signature
@@ -19,6 +19,7 @@ from translator.verify.facts import (
     Norm,
     Padding,
     Pool,
+    Presence,
     Resize,
     Windows,
     clip,
@@ -28,12 +29,17 @@ from translator.verify.facts_torch import presence, symmetric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionCall:
-    """What one function call is: a kind with its signature, its facts, and the tensors in its weight slots."""
+    """What one function call is: a kind with its signature, its facts, and the tensors in its weight slots.
+
+    product: a matrix product, which is a linear map only where the tensor in its slot is a weight, lying as (in, out).
+    """
 
     kind: str
     signature: tuple[Any, ...] = ()
     facts: Facts | None = None
     slots: Mapping[str, Any] | None = None
+    product: bool = False
+    equation: str = ""
 
 
 Bound = dict[str, Any]
@@ -62,7 +68,17 @@ def function_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Map
         known = kind_and_signature(facts) if facts is not None else None
         if facts is not None and known is not None:
             slots = {slot: bound[slot] for slot in _WEIGHT_SLOTS if bound.get(slot) is not None}
-            return FunctionCall(kind=known[0], signature=known[1], facts=facts, slots=slots)
+            return FunctionCall(
+                kind=known[0], signature=known[1], facts=facts, slots=slots, product=name in _PRODUCTS
+            )  # fmt: skip
+    call = joining(function)
+    equation = args[0] if call is not None and args and isinstance(args[0], str) else ""
+    return replace(call, equation=equation) if call is not None and equation else call
+
+
+def joining(function: Callable[..., Any]) -> FunctionCall | None:
+    """What the call is if nothing is known of its arguments: one that joins values, or nothing."""
+    name = getattr(function, "__name__", "").strip("_") if _is_plain(function) else ""
     return FunctionCall(kind=_JOINS[name]) if name in _JOINS else None
 
 
@@ -159,6 +175,29 @@ def _conv_transpose(_: str, b: Bound) -> Facts:
 def _linear(_: str, b: Bound) -> Facts:
     units, channels = b["weight"].shape
     return Dense(channels=int(channels), units=int(units), bias=presence(b.get("bias"), 0.0))
+
+
+_PRODUCTS = ("matmul", "mm", "addmm")
+
+
+@_function(["matmul", "mm"], "weight")
+def _product(_: str, b: Bound) -> Facts | None:
+    weight = b.get("weight", b.get("other", b.get("mat2")))
+    if weight is None or weight.ndim != 2 or b["input"].ndim < 2:
+        return None
+    b["weight"] = weight
+    return Dense(channels=int(weight.shape[0]), units=int(weight.shape[1]), bias=Presence.NONE)
+
+
+def _biased_product(_: str, b: Bound) -> Facts | None:
+    bias, weight = b["bias"], b.get("weight")
+    scaled = b.get("beta", 1) != 1 or b.get("alpha", 1) != 1
+    if weight is None or scaled or tuple(bias.shape) != (int(weight.shape[1]),):
+        return None
+    return Dense(channels=int(weight.shape[0]), units=int(weight.shape[1]), bias=presence(bias, 0.0))
+
+
+_BUILDERS["addmm"] = (("bias", "input", "weight"), _biased_product)
 
 
 @_function(["batch_norm"], "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -19,14 +18,13 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from translator.audit.kinds import kind_and_signature
+from translator.audit.moves import Move, moved_again
 from translator.audit.network import Network, Unit, Weight
-from translator.audit.torch_functions import FunctionCall, function_call, scalar_step
+from translator.audit.torch_functions import FunctionCall, function_call, joining, scalar_step
 from translator.types import Shape
 from translator.verify.facts import Recurrent
 from translator.verify.facts_torch import is_foreign, own_forward, torch_class, torch_facts
 from translator.verify.torch_record import Key, ModuleEvent, map_tensors, run, tensors_in
-
-Move = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,21 +97,6 @@ def state_tensors(module: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str,
 _HOLE = object()
 
 
-def _moved_again(call: Callable[[torch.Tensor], Any], place: int, tensor: torch.Tensor) -> torch.Tensor:
-    return tensors_in(call(tensor))[place]
-
-
-def moved(numbers: np.ndarray, steps: Iterable[Move]) -> np.ndarray | None:
-    """Numbers moved as a value was; None where a step can't take them."""
-    tensor = torch.from_numpy(numbers)
-    try:
-        for step in steps:
-            tensor = step(tensor)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-        return None
-    return np.asarray(tensor.numpy())
-
-
 class _Tracer(TorchFunctionMode):
     """Listens to module calls, and sees every function called between them."""
 
@@ -153,6 +136,8 @@ class _Tracer(TorchFunctionMode):
         read = [n for t in given if (n := self.number(t)) is not None]
         weights = self._weights(given)
         call = function_call(func, args, kwargs) if read else None
+        if call is not None and call.product and not (call.slots and id(call.slots["weight"]) in weights):
+            call = joining(func)
         again = self._again(func, args, kwargs) if len(read) == 1 and not weights else None
         result = func(*args, **kwargs)
         outputs = tensors_in(result)
@@ -207,7 +192,7 @@ class _Tracer(TorchFunctionMode):
         for place, tensor in enumerate(outputs):
             number = self.number(tensor)
             if number is not None:
-                self.moves.setdefault(number, partial(_moved_again, again, place))
+                self.moves.setdefault(number, partial(moved_again, again, place))
 
     def _again(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[torch.Tensor], Any]:
         """The call with a hole where its one value was; nothing of the value is kept."""
@@ -277,7 +262,9 @@ class _Tracer(TorchFunctionMode):
         held: list[Weight] = []
         for slot, tensor in (call.slots or {}).items():
             for name in weights.pop(id(tensor), ()):
-                held.append(self._weight(slot, name, derived=id(tensor) not in self.names))
+                weight = self._weight(slot, name, derived=id(tensor) not in self.names)
+                turned = call.product and slot == "weight" and len(weight.shape) == 2
+                held.append(replace(weight, turned=True, shape=weight.shape[::-1]) if turned else weight)
         return (*held, *self._named(weights))
 
     def _named(self, weights: dict[int, tuple[str, ...]]) -> tuple[Weight, ...]:
@@ -302,7 +289,7 @@ class _Tracer(TorchFunctionMode):
                     number = self._new(tensor)
                     self.past[number] = sources
                     if len(sources) == 1:
-                        self.moves[number] = partial(_moved_again, event.module, place)
+                        self.moves[number] = partial(moved_again, event.module, place)
             return
         held = []
         for slot, tensor in (*event.module.named_parameters(), *event.module.named_buffers()):
@@ -379,6 +366,7 @@ class _Tracer(TorchFunctionMode):
                 facts=call.facts if call else None,
                 weights=weights,
                 function=name,
+                equation=call.equation if call else "",
             )
         )
 

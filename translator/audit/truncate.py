@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from translator.audit.align import Alignment
-from translator.audit.torch_network import Move
+from translator.audit.moves import Move
 from translator.verify.torch_record import Key, map_tensors
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from translator.audit.keras_network import KerasNetwork
 from translator.audit.kinds import ORDERED
+from translator.audit.moves import moved
 from translator.audit.network import Network, Unit
-from translator.audit.torch_network import TorchNetwork, moved
+from translator.audit.torch_network import TorchNetwork
 from translator.types import Layout, Shape
 from translator.verify.facts import Attention, Conv, Dense, Embedding, Norm, Padding, Pool, Recurrent, Resize
 from translator.verify.keras_replay import backend_errors, replay, segment, to_keras, to_numpy

@@ -52,6 +52,7 @@ def capture(
 ) -> Captured:
     """Trace `module` with a dynamic batch (axis 0 of every tensor input) and translate it to ONNX.
 
+    dynamic_hw: the axes from 2 on of inputs with four and more are dynamic, too, unless the model fixes them.
     Raises: UnsupportedError (reason "export") where torch.export or the ONNX exporter refuses the model.
     """
     with evaluating(module), without_cache(module) as cached:
@@ -60,6 +61,9 @@ def capture(
     exported = onnx_program.exported_program
     model: ir.Model = onnx_program.model
     annotate(model, exported)
+    notes = ["the cache for generation (config.use_cache) is no output of the Keras model"] if cached else []
+    if dynamic_hw and (fixed := _fixed_sizes(model)):
+        notes.append(f"the model itself fixes the height or width of {', '.join(fixed)}: no other size was possible")
     tensors, aliases = _tensors(module)
     _rename_to_first(model, aliases)
     return Captured(
@@ -69,7 +73,7 @@ def capture(
         aliases=aliases,
         inputs=tuple(v.name or "" for v in model.graph.inputs),
         outputs=tuple(v.name or "" for v in model.graph.outputs),
-        notes=("the cache for generation (config.use_cache) is no output of the Keras model",) if cached else (),
+        notes=tuple(notes),
     )
 
 
@@ -92,6 +96,12 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
             reason="export",
             fix="make torch.export.export(model, inputs) work, or judge a port of your own with `translator audit`",
         ) from error
+
+
+def _fixed_sizes(model: ir.Model) -> list[str]:
+    """The image inputs of which a size stayed a number."""
+    shapes = {v.name or "": v.shape for v in model.graph.inputs if v.shape is not None and len(v.shape) >= 4}
+    return [name for name, shape in shapes.items() if any(str(d).isdecimal() for d in list(shape)[2:])]
 
 
 def _distinct(value: Any) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @options.source_options
 @click.option("--engine", type=click.Choice(["native", "onnx2keras"]), default="native", show_default=True)
 @click.option("--fold", is_flag=True, help="Fold each BatchNorm into the convolution before it.")
+@click.option("--dynamic-hw", is_flag=True, help="A model for images of any height and width, where PyTorch's is one.")
 @click.option(
     "--exact-batchnorm", is_flag=True, help="PyTorch's running variance in training; the file needs a registered class."
 )

@@ -97,9 +97,10 @@ def _block(base: str, run: list[Call], inner: tuple[Block | Call, ...], readers:
     read = dict.fromkeys(name for call in run for name in _read(call) if name not in made)
     end = readers.position[id(run[-1])]
     outputs = [name for call in run for name in call.outputs if readers.last.get(name, -1) > end]
-    name = base
+    name, count = base, 1
     while name in taken:
-        name = f"{name}_block"
+        count += 1
+        name = f"{base}_part{count}"
     taken.add(name)
     return Block(name=name, items=inner, inputs=tuple(read), outputs=tuple(outputs))
 

@@ -12,7 +12,7 @@ from translator.verify.claim_index import ClaimIndex, Target
 from translator.verify.torch_record import map_tensors, tensors_in
 from translator.verify.watch import wide
 
-_MORE = ((33, 66), (32, 64), (64, 32))
+_MORE = ((33, 66), (32, 64), (64, 32), (-1, -2))
 """What is added to the sizes that are open, until PyTorch takes it: an odd number first, so that halves round."""
 
 
@@ -83,7 +83,7 @@ def _grown(
     axes = [a for a in range(1, tensor.ndim) if a != batch and shape[target.layout.axis(a)] is None]
     size = list(tensor.shape)
     for axis, extra in zip(axes, more, strict=False):
-        size[axis] += extra
+        size[axis] = max(size[axis] + extra, 1)
     return _random(tensor, size, rng, varied=True) if axes else tensor.clone()
 
 

@@ -184,7 +184,8 @@ def _add_step(graph: KerasGraph, node: Any, path: str, call: int, bound: dict[in
 def _nested_inputs(node: Any, function: Any) -> list[Any] | None:
     """The symbolic tensors for `function.inputs`, in their order; None where the call has any other form."""
     args, kwargs = node.arguments.args, node.arguments.kwargs
-    if len(args) != 1 or any(value is not None for key, value in kwargs.items() if key != "training"):
+    others = keras.tree.flatten([value for key, value in kwargs.items() if key != "training"])  # a None for each mask
+    if len(args) != 1 or any(value is not None for value in others):
         return None
     given = args[0]
     if isinstance(given, dict) and not isinstance(function._inputs_struct, dict):

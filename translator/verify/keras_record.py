@@ -21,6 +21,7 @@ from keras.src.ops.operation import Operation
 from translator.claims import KerasValue
 from translator.errors import UnsupportedError
 from translator.types import Shape
+from translator.verify.exact_tensorflow import exact_numbers
 from translator.verify.facts_keras import keras_facts
 from translator.verify.keras_graph import INPUT, KerasGraph, expand, functional, graph_of
 from translator.verify.keras_replay import backend_errors
@@ -37,12 +38,14 @@ def graph_of_any(model: keras.Model, input_shapes: Sequence[Shape] = ()) -> Kera
     """
     if functional(model) is not None and not any(map(is_composite, _inner(model))):
         return graph_of(model)
-    graph, missed = record(model, _input_specs(model, input_shapes))
-    if missed and input_shapes and input_shapes[0]:
-        # A call that asks for the batch needs a number.
+    graph, missed = record(model, _input_specs(model, input_shapes, _as_it_is))
+    # A call that asks for the batch needs a number, one that makes a mask for so many words needs all of them.
+    for known in (_batch_known, _all_known) if input_shapes and input_shapes[0] else ():
+        if not missed:
+            break
         with suppress(UnsupportedError):
-            fixed, still = record(model, _input_specs(model, input_shapes, batch=input_shapes[0][0]))
-            return fixed if still < missed else graph
+            fixed, still = record(model, _input_specs(model, input_shapes, partial(known, input_shapes)))
+            graph, missed = (fixed, still) if still < missed else (graph, missed)
     return graph
 
 
@@ -78,34 +81,51 @@ def _inner(model: keras.Model) -> Iterator[keras.layers.Layer]:
     yield from model._flatten_layers(include_self=True, recursive=True)
 
 
-def _input_specs(model: keras.Model, shapes: Sequence[Shape], batch: int | None = None) -> Any:
+_Sizes = Callable[[Sequence[int | None]], Sequence[int | None]]
+"""What is known of the sizes of an input, from what the model says of them."""
+
+
+def _as_it_is(shape: Sequence[int | None]) -> Sequence[int | None]:
+    return shape
+
+
+def _batch_known(examples: Sequence[Shape], shape: Sequence[int | None]) -> Sequence[int | None]:
+    return (shape[0] or examples[0][0], *shape[1:])
+
+
+def _all_known(examples: Sequence[Shape], shape: Sequence[int | None]) -> Sequence[int | None]:
+    alike = (e for e in examples if len(e) == len(shape) and all(d in (None, n) for d, n in zip(shape, e, strict=True)))
+    return next(alike, None) or _batch_known(examples, shape)
+
+
+def _input_specs(model: keras.Model, shapes: Sequence[Shape], sizes: _Sizes) -> Any:
     """Symbolic inputs in the structure that the model's `call` takes."""
     if functional(model) is not None:
-        return {"args": (keras.tree.map_structure(partial(_like, batch=batch), model._inputs_struct),), "kwargs": {}}
+        return {"args": (keras.tree.map_structure(partial(_like, sizes=sizes), model._inputs_struct),), "kwargs": {}}
     known: Mapping[str, Any] = getattr(model, "_build_shapes_dict", None) or {}
     dtypes = str(model.input_dtype) if not shapes else "float32"
     if len(known) == 1:
         (shape,) = known.values()
-        return {"args": (_tensors(shape, dtypes, batch),), "kwargs": {}}
+        return {"args": (_tensors(shape, dtypes, sizes),), "kwargs": {}}
     if known:
-        named = {name.removesuffix("_shape"): _tensors(s, dtypes, batch) for name, s in known.items()}
+        named = {name.removesuffix("_shape"): _tensors(s, dtypes, sizes) for name, s in known.items()}
         return {"args": (), "kwargs": named}
     if shapes:
-        return {"args": tuple(_tensors(shape, dtypes, batch) for shape in shapes), "kwargs": {}}
+        return {"args": tuple(_tensors(shape, dtypes, sizes) for shape in shapes), "kwargs": {}}
     raise UnsupportedError(f"{type(model).__name__}: its input shape isn't known", reason="export", fix="call it once")
 
 
-def _like(tensor: Any, batch: int | None) -> Any:
-    shape = (tensor.shape[0] or batch, *tensor.shape[1:])
+def _like(tensor: Any, sizes: _Sizes) -> Any:
+    shape = tuple(sizes(tensor.shape))
     return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
 
 
-def _tensors(shape: Any, dtype: str, batch: int | None) -> Any:
+def _tensors(shape: Any, dtype: str, sizes: _Sizes) -> Any:
     if isinstance(shape, dict):
-        return {key: _tensors(value, dtype, batch) for key, value in shape.items()}
+        return {key: _tensors(value, dtype, sizes) for key, value in shape.items()}
     if isinstance(shape, tuple | list) and shape and isinstance(shape[0], tuple | list):
-        return [_tensors(value, dtype, batch) for value in shape]
-    return keras.Input(batch_shape=(batch, *tuple(shape)[1:]), dtype=dtype)
+        return [_tensors(value, dtype, sizes) for value in shape]
+    return keras.Input(batch_shape=tuple(sizes((None, *tuple(shape)[1:]))), dtype=dtype)
 
 
 class ReadVariable(Operation):  # type: ignore[misc]
@@ -289,7 +309,8 @@ def _watching() -> Iterator[_Notes]:
 
     layer_class.__call__, operation_class.symbolic_call = layer_call, symbolic_call
     try:
-        yield notes
+        with exact_numbers():
+            yield notes
     finally:
         layer_class.__call__, operation_class.symbolic_call = notes.layer_call, notes.symbolic_call
 

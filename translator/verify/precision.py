@@ -15,7 +15,7 @@ import keras
 import torch
 from torch.overrides import TorchFunctionMode
 
-from translator.verify.exact_tensorflow import exact_activations, exact_pools
+from translator.verify.exact_tensorflow import exact_activations, exact_casts, exact_pools
 
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _WIDER |= {torch.float16: torch.float64, torch.bfloat16: torch.float64}
@@ -54,6 +54,7 @@ def keras_float64(operations: Iterable[keras.Operation]) -> Iterator[None]:
         if keras.config.backend() == "tensorflow":
             stack.enter_context(_exact_resize())
             stack.enter_context(exact_activations())
+            stack.enter_context(exact_casts())
             stack.enter_context(exact_pools())
         for operation in operations:
             _widen(operation, undo)

@@ -232,10 +232,13 @@ def _like(tensor: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
 
 
 def _try(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor] | None:
-    """What the module makes of arguments that it may overwrite; None where it raises."""
+    """What the module makes of arguments that it may overwrite; None where it raises.
+
+    Its hooks are not run: another's, such as one that collects hidden states, would take this for the model's own call.
+    """
     try:
         with torch.no_grad():
-            return tensors_in(module(*args, **kwargs))
+            return tensors_in(module.forward(*args, **kwargs))
     except TORCH_ERRORS:
         return None
 

@@ -141,7 +141,7 @@ def matmul(node: NodeView, ctx: PlanContext) -> Ref:
 @rule("Einsum", since=12, keras="keras.ops.einsum")
 def einsum(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an einsum with its letters in the order in which each operand lies. Source: ONNX Einsum-12; torch.einsum."""
-    equation = str(node.attr("equation")).replace(" ", "")
+    equation = _in_small_letters(str(node.attr("equation")).replace(" ", ""))
     left, _, result = equation.partition("->")
     operands = left.split(",")
     if "->" not in equation:
@@ -154,3 +154,12 @@ def einsum(node: NodeView, ctx: PlanContext) -> Ref:
         result = "".join(result[a] for a in ctx.out_layout(node).axes)
     args = [ctx.arg(node, i, like=layouts[i]) for i in range(len(operands))]
     return ctx.op(node, "einsum", f"{','.join(operands)}->{result}", *args)
+
+
+def _in_small_letters(equation: str) -> str:
+    """The same equation with letters that Keras can follow symbolically: capitals it takes for sizes."""
+    letters = dict.fromkeys(c for c in equation if c.isalpha())
+    if all(c.islower() for c in letters):
+        return equation
+    small = dict(zip(letters, "abcdefghijklmnopqrstuvwxyz", strict=False))
+    return "".join(small.get(c, c) for c in equation)
