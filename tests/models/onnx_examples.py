@@ -117,6 +117,24 @@ def half() -> onnx.ModelProto:
     return model(nodes, [("x", FLOAT16, ["batch", 4])], [("y", FLOAT16, None)], weights)
 
 
+def float64_inside() -> onnx.ModelProto:
+    """A scalar input, and float64 between two casts."""
+    nodes = [
+        node("Cast", ["x"], ["d"], to=TensorProto.DOUBLE), node("Mul", ["d", "W"], ["m"]),
+        node("Cast", ["m"], ["f"], to=FLOAT), node("CastLike", ["k", "f"], ["l"]), node("Neg", ["l"], ["n"]),
+        node("Add", ["f", "n"], ["a"]), node("Mul", ["a", "s"], ["y"]),
+    ]  # fmt: skip
+    weights = {"W": numbers(4).astype(np.float64), "k": np.array([2, 3, 4, 5])}
+    return model(nodes, [("x", FLOAT, ["batch", 4]), ("s", FLOAT, [])], [("y", FLOAT, None)], weights)
+
+
+def lstm() -> onnx.ModelProto:
+    """One direction, of which ONNX Runtime finds out while it runs that it has no float64 for it."""
+    nodes = [node("LSTM", ["x", "W", "R", "B"], ["", "h"], hidden_size=4), node("Squeeze", ["h", "zero"], ["y"])]
+    weights = {"W": numbers(1, 16, 3), "R": numbers(1, 16, 4), "B": numbers(1, 32), "zero": np.array([0])}
+    return model(nodes, [("x", FLOAT, [5, 2, 3])], [("y", FLOAT, None)], weights)
+
+
 def odd_names() -> onnx.ModelProto:
     """Names that a module path can't hold, or that are another's beginning."""
     nodes = [

@@ -93,6 +93,17 @@ def dot_product(**settings: Any) -> Callable[..., torch.Tensor]:
     return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, **settings)
 
 
+class ByParameter(nn.Module):
+    """A product with a parameter of its own for each place of a grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 2, 6, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
+
+
 LINEAR: tuple[Case, ...] = (
     case("Linear", lambda: nn.Linear(8, 3), (2, 8)),
     case("Linear on the last of three axes", lambda: nn.Linear(8, 3), TOKENS),
@@ -115,6 +126,7 @@ LINEAR: tuple[Case, ...] = (
     case("tied embedding", Tied, torch.tensor([[1, 2, 10], [0, 5, 3]])),
     applied("matmul", lambda a, b: a @ b.transpose(-1, -2), HEADS, HEADS),
     applied("matmul with broadcast", lambda a, b: a @ b, (2, 3, 5, 4), (2, 1, 4, 3)),
+    case("matmul by a parameter of four axes", ByParameter, (2, 2, 4, 6)),
     applied("bmm", torch.bmm, (2, 3, 4), (2, 4, 5)),
     applied("einsum", lambda a, b: torch.einsum("bhtd,bhsd->bths", a, b), HEADS, HEADS),
     applied("einsum in capitals", lambda a, b: torch.einsum("B H I D, B H J D -> B H I J", a, b), HEADS, HEADS),

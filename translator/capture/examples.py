@@ -68,9 +68,9 @@ def random_inputs(
     def draw(shape: Sequence[int], name: str) -> torch.Tensor:
         dtype: torch.dtype = getattr(torch, name)
         if dtype is torch.bool:
-            return torch.rand(*shape, generator=generator) < 0.5
+            return torch.rand(tuple(shape), generator=generator) < 0.5
         if dtype.is_floating_point:
-            return torch.randn(*shape, generator=generator).to(dtype)
+            return torch.randn(tuple(shape), generator=generator).to(dtype)
         top = min(below, torch.iinfo(dtype).max)
         return torch.randint(0, max(top, 1), tuple(shape), generator=generator, dtype=dtype)
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from translator.capture.examples import Examples, random_inputs
-from translator.capture.onnx_half import widened
+from translator.capture.onnx_floats import in_float32
 from translator.capture.onnx_kernels import onnxruntime_errors
 from translator.capture.onnx_model import onnx_model
 from translator.capture.onnx_names import with_layer_names
@@ -56,9 +56,12 @@ class OnnxFile:
         given = {t.name for t in proto.graph.initializer}
         self._inputs = {v.name: _dtype(v, path) for v in proto.graph.input if v.name not in given}
         self._sizes = {v.name: sizes_of(v) for v in proto.graph.input if v.name not in given}
-        half = widened(proto)
+        found = in_float32(proto)
+        half = [name for name in found if name != "float64"]
         self._limit = _CLOSE_HALF if half else _CLOSE
         self.notes = [f"the model's {', '.join(half)} values were widened to float32, exactly"] if half else []
+        if "float64" in found:
+            self.notes.append("what the model computes in float64 is computed in float32")
         self._opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), _OLDEST)
         runtime = self._opset >= _OLDEST
         truth = _version() if runtime else f"ONNX' own reference, since ONNX Runtime doesn't take opset {self._opset}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-_SIZES = frozenset({"Shape", "Size"})
+_SIZES = frozenset({"Shape", "Size", "EyeLike"})
 """What they put out doesn't depend on their input's numbers."""
 
 _PASSING = frozenset({
@@ -89,7 +89,8 @@ def _moving(graph: onnx.GraphProto, inputs: set[str]) -> set[str]:
     """The values that depend on the numbers of the model's inputs, not on sizes and weights alone."""
     moving = set(inputs)
     for node in graph.node:
-        if node.op_type not in _SIZES and any(v in moving for v in read_by(node)):
+        read = node.input[:1] if node.op_type == "CastLike" else read_by(node)  # of the other it takes the type alone
+        if node.op_type not in _SIZES and any(v in moving for v in read):
             moving.update(o for o in node.output if o)
     return moving
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(epilog=options.examples(
     "translator convert torchvision:resnet50 -o resnet50.keras",
     "translator convert models/cifar_resnet.py:resnet --weights resnet.ckpt -o resnet.keras --report proof.html",
+    "translator convert model.onnx -o net.keras",
     "translator convert my.package:build?num_classes=10 --input-shape 2,3,32,32 -o net.keras",
 ))  # fmt: skip
 @click.argument("source")
@@ -39,8 +40,9 @@ def convert(
 ) -> int:
     """Translate SOURCE into a Keras file and prove that it is the same function.
 
-    SOURCE: torchvision:NAME, timm:NAME, hf:FOLDER, file.py:factory or package.module:factory, with the factory's
-    arguments as ?name=value&other=value. Beside OUT.keras stands OUT.weightmap.json, which says what tensor went where.
+    SOURCE: torchvision:NAME, timm:NAME, hf:FOLDER, program.pt2, model.onnx, file.py:factory or package.module:factory,
+    with the factory's arguments as ?name=value&other=value. Beside OUT.keras stands OUT.weightmap.json, which says what
+    tensor went where.
     The files appear only if the proof holds.
     """
     options.check_suffix(output, (".keras",))

@@ -228,7 +228,7 @@ def _dynamic(leaf: Leaf) -> bool:
 
 
 def _like(tensor: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(numbers).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
+    return torch.from_numpy(np.asarray(numbers)).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
 
 
 def _try(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor] | None:

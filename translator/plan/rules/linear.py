@@ -120,10 +120,7 @@ def matmul(node: NodeView, ctx: PlanContext) -> Ref:
     Shapes: (…, M, K) and (…, K, N), leading axes broadcast. Source: ONNX MatMul-13.
     """
     ranks = [ctx.rank(v) for v in node.inputs]
-    a, b = (
-        ctx.arg(node, 0, like=0 if ctx.is_runtime(node, 0) else 1),
-        ctx.arg(node, 1, like=1 if ctx.is_runtime(node, 1) else 0),
-    )
+    a, b = (ctx.arg(node, i, like=None if ctx.is_runtime(node, i) else Layout.identity(ranks[i])) for i in (0, 1))
     layouts = [ctx.layout(node, i) if ctx.is_runtime(node, i) else Layout.identity(ranks[i]) for i in (0, 1)]
     out = ctx.out_layout(node)
     if all(layout.is_identity for layout in (*layouts, out)):
