@@ -55,6 +55,20 @@ def test_a_file_that_needs_our_code_is_found_out(tmp_path: Path) -> None:
     assert artifact.lambda_layers == 1
 
 
+def test_a_file_for_one_batch_only_is_found_out(tmp_path: Path) -> None:
+    import keras
+
+    module = torch.nn.Sequential(torch.nn.ReLU())
+    x = torch.randn(2, 4)
+    conversion = translator.convert(module, x, proof=False)
+    inputs = keras.Input((4,), name="x")
+    path = tmp_path / "two.keras"
+    keras.Model(inputs, keras.ops.relu(keras.ops.reshape(inputs, (2, 4)))).save(path)
+    artifact = judge_file(path, module=module, model=conversion.model, claims=conversion.claims, args=(x,))
+    assert not artifact.reloaded
+    assert "reshape" in artifact.error
+
+
 def test_a_file_with_another_weight_is_found_out(tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(4, 3))
     x = torch.randn(2, 4)

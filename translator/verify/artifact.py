@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,8 +27,10 @@ from translator.verdict import Artifact
 from translator.verify import fresh_process
 from translator.verify.claim_index import ROOT, ClaimIndex, Target, index_claims
 from translator.verify.compare import lay_out, relative
+from translator.verify.inputs import with_rows
 from translator.verify.keras_graph import graph_of
 from translator.verify.keras_replay import to_numpy
+from translator.verify.probes import TORCH_ERRORS
 from translator.verify.torch_record import evaluating, outputs_of, tensors_in
 
 LIMIT_SAME = 1e-5
@@ -35,6 +38,11 @@ LIMIT_SAME = 1e-5
 
 LIMIT_OTHER = 1e-4
 """The same where the file is loaded on another backend, whose kernels sum in another order."""
+
+
+BATCHES = (1, 7)
+"""Numbers of rows that the file is given beside those of the example; on another backend only those, since JAX
+compiles anew for every shape."""
 
 
 class ArtifactWorker:
@@ -118,24 +126,30 @@ def judge_file(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="translator-")))
         names = [c.keras.operation for c in claims.inputs]
         index = index_claims(claims, graph_of(model))
-        given = tensors_in((args, kwargs or {}))
-        inputs = [_laid_out(t, target, index) for t, target in zip(given, index.inputs, strict=False)]
+        own = worker.backend == runtime.keras_backend()
+        runs = _batches(module, index, args, dict(kwargs or {}), BATCHES if own else ())
         order = _order(model, names)
         job: dict[str, Any] = {
-            "model": str(path), "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "names": order,
-            "classes": _registered(model),
+            "model": str(path), "names": order, "classes": _registered(model),
+            "runs": [{k: str(folder / f"{k}{n}.npz") for k in ("inputs", "outputs")} for n in range(len(runs))],
         }  # fmt: skip
-        arrays: dict[str, Any] = dict(zip(names, inputs, strict=False))
-        np.savez(folder / "in.npz", **arrays)
+        for files, run in zip(job["runs"], runs, strict=True):
+            given: dict[str, Any] = dict(zip(names, run.inputs, strict=False))
+            np.savez(files["inputs"], **given)
         answer = worker.ask(job)
-        error, max_rel = str(answer.get("error", "")), None
-        if not error:
-            with np.load(folder / "out.npz") as stored:
+        error = str(answer.get("error", ""))
+        distances: list[float] = []
+        limit = LIMIT_SAME if own else LIMIT_OTHER
+        for files, run in zip(job["runs"], runs, strict=True):
+            if error:
+                break
+            with np.load(files["outputs"]) as stored:
                 got = [stored[f"arr_{i}"] for i in range(len(stored.files))]
-            by_name = dict(zip(names, inputs, strict=False))
-            limit = LIMIT_SAME if worker.backend == runtime.keras_backend() else LIMIT_OTHER
-            error = _same_model(model, answer, got, [by_name[n] for n in order], limit)
-            max_rel = _against_torch(module, index, args, dict(kwargs or {}), got)
+            by_name = dict(zip(names, run.inputs, strict=False))
+            found = _same_model(model, answer, got, [by_name[n] for n in order], limit)
+            error = f"{run.label}{found}" if found else ""
+            distances += _against_torch(index, run.outputs, got)
+        max_rel = max(distances, default=None)
     counts = (
         {k: int(answer[k]) for k in ("lambda_layers", "custom_layers", "transposes")}
         if "weights" in answer
@@ -186,18 +200,44 @@ def _same_model(
     return "" if worst <= limit else f"computes something else after loading (relative {worst:.1e})"
 
 
-def _against_torch(
-    module: nn.Module, index: ClaimIndex, args: tuple[Any, ...], kwargs: dict[str, Any], got: list[np.ndarray]
-) -> float | None:
-    """The largest relative error of the reloaded outputs; infinite where one has another shape, None without any."""
-    with evaluating(module):
-        results = outputs_of(module, args, kwargs)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """What both sides are given in one run, Keras' inputs laid out for it, and what PyTorch makes of it."""
+
+    label: str
+    inputs: list[np.ndarray]
+    outputs: list[torch.Tensor]
+
+
+def _batches(
+    module: nn.Module, index: ClaimIndex, args: tuple[Any, ...], kwargs: dict[str, Any], more: Sequence[int]
+) -> list[_Batch]:
+    """The example, and `more` numbers of rows of it, where Keras leaves the batch open and PyTorch takes them."""
+    found = []
+    for rows in (None, *more):
+        given = with_rows(args, kwargs, index, rows) if rows is not None else (args, kwargs)
+        if given is None:
+            continue
+        try:
+            with evaluating(module):
+                outputs = outputs_of(module, *given)
+        except TORCH_ERRORS:
+            if rows is None:
+                raise
+            continue
+        laid = [_laid_out(t, target, index) for t, target in zip(tensors_in(given), index.inputs, strict=False)]
+        found.append(_Batch(label=f"at batch {rows}: " if rows is not None else "", inputs=laid, outputs=outputs))
+    return found
+
+
+def _against_torch(index: ClaimIndex, results: list[torch.Tensor], got: list[np.ndarray]) -> list[float]:
+    """The relative errors of the reloaded outputs; infinite where one has another shape."""
     distances = []
     for tensor, target in zip(results, index.twins[ROOT].outputs, strict=False):
         if target is not None and target.value in index.graph.outputs:
             want, have = _laid_out(tensor, target, index), got[index.graph.outputs.index(target.value)]
             distances.append(_distance(have, want) if have.shape == want.shape else float("inf"))
-    return max(distances, default=None)
+    return distances
 
 
 def _laid_out(tensor: torch.Tensor, target: Target | None, index: ClaimIndex) -> np.ndarray:

@@ -54,7 +54,8 @@ def main() -> None:
 
 
 def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:
-    """Load job["model"] with safe mode on, feed it job["inputs"] (.npz by input name), save job["outputs"] (.npz).
+    """Load job["model"] with safe mode on; for each of job["runs"] feed it "inputs" (.npz by input name) and save
+    "outputs" (.npz).
 
     job["classes"]: Python files run before, which register classes that the model was asked to have.
     """
@@ -65,11 +66,12 @@ def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module(importlib.util.module_from_spec(spec))
     model = keras.saving.load_model(job["model"], compile=False, safe_mode=True)
-    with np.load(job["inputs"]) as stored:
-        inputs = [stored[name] for name in job["names"]]
-    results = model(inputs if len(inputs) > 1 else inputs[0], training=False)
-    arrays = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(results)]
-    np.savez(job["outputs"], *arrays)
+    for run in job["runs"]:
+        with np.load(run["inputs"]) as stored:
+            inputs = [stored[name] for name in job["names"]]
+        results = model(inputs if len(inputs) > 1 else inputs[0], training=False)
+        arrays = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(results)]
+        np.savez(run["outputs"], *arrays)
     return {"weights": [digest(w, keras) for w in model.weights], **count(model)}
 
 

@@ -43,6 +43,22 @@ def other_sizes(
             yield changed
 
 
+def with_rows(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], index: ClaimIndex, rows: int
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The example with that many rows, its own again and again; None where Keras leaves no batch open."""
+    axes = [_batch_axis(index, target) for target in _targets(index, args, kwargs)]
+    if None in axes or not axes:
+        return None
+    places = iter(axes)
+
+    def repeated(tensor: torch.Tensor) -> torch.Tensor:
+        axis = next(places) or 0
+        return tensor.index_select(axis, torch.arange(rows) % tensor.shape[axis])
+
+    return _changed(repeated, args, kwargs)
+
+
 def first_row(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], index: ClaimIndex
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
