@@ -35,7 +35,7 @@ def proven(report: Report) -> bool:
     [
         examples.two_inputs_and_outputs, examples.shared_weight, examples.tokens, examples.sizes_in_the_graph,
         examples.no_double_kernels, examples.old, examples.half, examples.odd_names, examples.several_outputs_of_a_node,
-        examples.float64_inside, lambda: examples.branch(known=True),
+        examples.float64_inside, examples.lstm, lambda: examples.branch(known=True),
     ],
 )  # fmt: skip
 def test_a_file_is_proven_node_by_node(make: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:

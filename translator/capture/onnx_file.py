@@ -66,9 +66,8 @@ class OnnxFile:
         runtime = self._opset >= _OLDEST
         truth = _version() if runtime else f"ONNX' own reference, since ONNX Runtime doesn't take opset {self._opset}"
         self.notes.append(f"the file's own result is that of {truth}")
-        model, self.renamed = with_layer_names(
-            onnx_model(proto, known=frozenset(load_rules()) | RESOLVED, name=path.stem)
-        )
+        model = onnx_model(proto, known=frozenset(load_rules()) | RESOLVED, name=path.stem)
+        model, self.renamed = with_layer_names(model)
         if self.renamed:
             old, new = next(iter(self.renamed.items()))
             self.notes.append(f"{len(self.renamed)} weights bear the path of their layer, such as {new} for {old}")
