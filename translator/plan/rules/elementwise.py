@@ -105,7 +105,7 @@ def truncated(node: NodeView, ctx: PlanContext, a: Arg, b: Arg) -> Ref:
     signs = ctx.op(
         node,
         "multiply",
-        *(ctx.op(node, "sign", v, role="sign") if isinstance(v, Ref) else (v > 0) - (v < 0) for v in (a, b)),
+        *(ctx.op(node, "sign", v, role="sign") if isinstance(v, Ref) else np.sign(v) for v in (a, b)),
         role="signs",
     )
     sizes = [ctx.op(node, "absolute", v, role="size") if isinstance(v, Ref) else abs(v) for v in (a, b)]
