@@ -31,7 +31,7 @@ runtime.prepare(quiet=True)
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from scripts.faults import bookkeeping, structure, training, weights  # noqa: E402, F401
+from scripts.faults import bookkeeping, structure, training, weights, wiring  # noqa: E402, F401
 from scripts.faults.planting import CATALOGUE, Fault, Planted, Right  # noqa: E402
 from scripts.faults.right_pairs import NETWORKS, right_pairs, translated  # noqa: E402
 from translator.audit.api import AuditOptions, audit  # noqa: E402

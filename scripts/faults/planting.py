@@ -17,6 +17,9 @@ from translator.claims import Claims
 Config = dict[str, Any]
 Layer = dict[str, Any]
 
+ACTIVATIONS = ("ReLU", "Activation")
+"""Classes of layers that are nothing but an activation."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
@@ -205,3 +208,30 @@ def with_weights(right: Right, change: Callable[[keras.Model], None]) -> keras.M
 def pick(rng: np.random.Generator, candidates: list[Any]) -> Any | None:
     """One of them, or None."""
     return candidates[int(rng.integers(len(candidates)))] if candidates else None
+
+
+def edited_layer(
+    right: Right, rng: np.random.Generator, candidates: list[Layer], edit: Callable[[Config, Layer], Any], *also: str
+) -> Planted | None:
+    """One of the candidates, changed by `edit`; also: other layers that it is right to name."""
+    chosen = pick(rng, candidates)
+    if chosen is None:
+        return None
+    name = chosen["name"]
+    model = rebuilt(right, lambda config: edit(config, layer_of(config, name)))
+    return Planted(model=model, layers=frozenset({right.home[name], *also}), where=name)
+
+
+def config_of(right: Right) -> Config:
+    """The configuration of the right model."""
+    return right.model.get_config()
+
+
+def setting(**settings: Any) -> Callable[[Config, Layer], None]:
+    """An edit that sets these settings."""
+    return lambda _, layer: layer["config"].update(settings)
+
+
+def layers_of_class(right: Right, *classes: str) -> list[Layer]:
+    """The layers of these classes that stand for a module of PyTorch's."""
+    return [layer for layer in layers_of(config_of(right), *classes) if right.home.get(layer["name"])]

@@ -4,52 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import keras
-import numpy as np
 import pytest
 import torch
 from keras import layers, ops
 from torch import nn
 
-import translator
-from translator.audit.api import AuditOptions
-from translator.verdict import Difference, Effect, Report, Verdict
-from translator.verify.proof import ProofOptions
+from tests.audit.building import Build, audited, chain, conv, norm, telling
+from translator.verdict import Effect, Verdict
 
 pytestmark = pytest.mark.audit
 
-Build = Callable[[Any], Any]
-QUICK = ProofOptions(dtypes=("float64",), probes=False)
-HARMLESS = {"bn-statistics", "num_batches_tracked", "flatten-order", "initialiser", "merged"}
 INF, TRAIN, NONE = Effect.INFERENCE, Effect.TRAINING, Effect.NOTHING
-
-
-def chain(*steps: Build) -> Build:
-    def run(x: Any) -> Any:
-        for step in steps:
-            x = step(x)
-        return x
-
-    return run
-
-
-def audited(module: nn.Module, build: Build, shape: tuple[int, ...]) -> Report:
-    """PyTorch's weights in both; every constant vector random, so that nothing is neutral."""
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.from_numpy(rng.standard_normal(tuple(parameter.shape)).astype(np.float32)))
-    inputs = keras.Input(shape)
-    model = keras.Model(inputs, build(inputs))
-    channels_first = (shape[-1], *shape[:-1]) if len(shape) > 2 else shape
-    example = torch.from_numpy(rng.standard_normal((2, *channels_first), dtype=np.float32))
-    return translator.audit(module, model, example, options=AuditOptions(weights="ignore", proof=QUICK))
-
-
-def telling(report: Report) -> list[Difference]:
-    return [d for d in report.differences if d.kind not in HARMLESS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +32,6 @@ class Case:
     fix: str = ""
     shape: tuple[int, ...] = (8, 8, 3)
     verdict: Verdict = Verdict.DIFFERENT
-
-
-def conv(filters: int = 4, *more: Build, **settings: Any) -> Build:
-    return chain(layers.Conv2D(filters, 3, **settings), *more)
-
-
-def norm(**settings: Any) -> Build:
-    return layers.BatchNormalization(**{"epsilon": 1e-5, "momentum": 0.9, **settings})
 
 
 def frozen(module: nn.Module, name: str) -> nn.Module:
@@ -348,55 +306,3 @@ def test_the_difference_is_named_and_nothing_else_is(case: Case) -> None:
     ]
     assert report.verdict is case.verdict
     assert report.balance.unexplained == 0
-
-
-class OwnBias(layers.Layer):
-    """A bias as a layer of its own."""
-
-    def build(self, shape: tuple[int, ...]) -> None:
-        self.offset = self.add_weight(shape=(shape[-1],), name="offset")
-
-    def call(self, x: Any) -> Any:
-        return x + self.offset
-
-
-class OwnDense(layers.Layer):
-    """A dense layer that somebody wrote out."""
-
-    def build(self, shape: tuple[int, ...]) -> None:
-        self.matrix = self.add_weight(shape=(shape[-1], 4), name="matrix")
-        self.offset = self.add_weight(shape=(4,), name="offset")
-
-    def call(self, x: Any) -> Any:
-        return ops.matmul(x, self.matrix) + self.offset
-
-
-SAME: dict[str, tuple[Callable[[], nn.Module], Callable[[], Build], tuple[int, ...]]] = {
-    "a bias as a layer": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)),
-        lambda: chain(layers.Conv2D(4, 3, use_bias=False), OwnBias(), ops.relu, layers.Conv2D(2, 1)),
-        (8, 8, 3),
-    ),
-    "a dense layer of one's own": (
-        lambda: nn.Sequential(nn.Linear(6, 4), nn.Tanh()), lambda: chain(OwnDense(), ops.tanh), (6,),
-    ),
-    "activations inside": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 2, 1), nn.Hardswish()),
-        lambda: conv(4, layers.Conv2D(2, 1, activation="hard_silu"), activation="silu"),
-        (8, 8, 3),
-    ),
-    "flattened in another order": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 5)),
-        lambda: conv(4, layers.Flatten(), layers.Dense(5)),
-        (8, 8, 3),
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SAME)
-def test_another_way_to_write_it_is_no_difference(name: str) -> None:
-    module, build, shape = SAME[name]
-    report = audited(module(), build(), shape)
-    assert telling(report) == []
-    assert report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
-    assert (report.balance.gaps, report.balance.unexplained) == ((), 0)

@@ -52,6 +52,31 @@ class CrossStage(nn.Module):
         return torch.cat((past, self.narrow(through) + through), 1)
 
 
+class Halved(nn.Module):
+    """The first part of a split is read by a module alone, whose layers sum it; the second goes past."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.block = nn.Conv2d(6, 8, 1), nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 1)), Residual())
+        self.last = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.wide(x).split(4, dim=1)
+        return self.last(torch.cat((self.block(first), second), 1))
+
+
+class Residual(nn.Module):
+    """A convolution and what it read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = x.reshape(x.shape[0], 2, 2, *x.shape[2:])[:, 0]
+        return self.conv(half) + x
+
+
 class JoinedBias(nn.Module):
     """A bias of two parameters and a buffer between them, as some attention has it."""
 
@@ -79,6 +104,7 @@ class Twice(nn.Module):
 MOVES: tuple[Case, ...] = (
     applied("flatten", lambda x: x.flatten(1), X),
     case("a chunk read inside a module and outside", CrossStage, X),
+    case("a split whose first part a module reads", Halved, X),
     case("a bias joined of parameters and a buffer", JoinedBias, (2, 5)),
     applied("rows by sample", lambda x: x[torch.arange(x.shape[0])[:, None], torch.tensor([2, -1, 0])], (2, 5, 3)),
     applied("flatten space", lambda x: x.flatten(2), X),

@@ -18,20 +18,22 @@ _FLOAT = ir.AttributeType.FLOAT
 _LIBRARY = ("/torch/nn/", "/torch/_", "/torch/fx/", "/torch/export/", "/torch/onnx/", "/torch/utils/")
 
 
-def annotate(model: ir.Model, program: Any) -> None:
+def annotate(model: ir.Model, program: Any, traced: Any = None) -> None:
     """Set `node.meta["origin"]` of every node, and give rounded numbers back as they were.
 
     `node.meta["exact"]` is a float of a scalar constant, `node.meta["exact_attributes"]` floats of settings by name.
-    program: the decomposed ExportedProgram that the ONNX model was translated from.
+    program: the decomposed ExportedProgram that the ONNX model was translated from. traced: the one it was made of.
     """
     nodes = {node.name: node for node in program.graph.nodes}
+    stacks = view_stacks(traced, program) if traced is not None else {}
     origins: dict[str, Origin] = {}
     for node in model.graph:
         match = _FX_NAME.match(node.metadata_props.get("pkg.torch.onnx.fx_node", ""))
         name = match.group(1) if match else ""
         fx = nodes.get(name)
         if name not in origins:
-            origins[name] = origin_of(name, fx.meta if fx is not None else {})
+            meta = fx.meta if fx is not None else {}
+            origins[name] = origin_of(name, {**meta, "nn_module_stack": stacks[name]} if name in stacks else meta)
         node.meta["origin"] = origins[name]
         if fx is None:
             continue
@@ -42,6 +44,33 @@ def annotate(model: ir.Model, program: Any) -> None:
                 node.meta["exact"] = exact
         settings = {a.name: _double(a.as_float(), floats) for a in node.attributes.values() if a.type == _FLOAT}
         node.meta["exact_attributes"] = {name: double for name, double in settings.items() if double is not None}
+
+
+def view_stacks(traced: Any, program: Any) -> dict[str, Mapping[str, Any]]:
+    """The modules that views really stand in, by node name, where decomposing has moved them into their reader.
+
+    A view (a part of a split) is made anew where it is first read. Whatever reads it has the same name, target and
+    modules in both programs, and there reads the view where it was written.
+    """
+    before = {node.name: node for node in traced.graph.nodes}
+    found: dict[str, Mapping[str, Any]] = {}
+    for node in program.graph.nodes:
+        twin = before.get(node.name)
+        if twin is None or twin.target != node.target or _stack(twin) != _stack(node):
+            continue
+        for view, written in zip(node.all_input_nodes, twin.all_input_nodes, strict=False):
+            while view.op == "call_function" and _stack(view) == _stack(node) != _stack(written) and _is_view(view):
+                found[view.name] = written.meta.get("nn_module_stack", {})
+                view = view.all_input_nodes[0]
+    return found
+
+
+def _stack(node: Any) -> tuple[str, ...]:
+    return tuple(path for path, _ in node.meta.get("nn_module_stack", {}).values())
+
+
+def _is_view(node: Any) -> bool:
+    return bool(getattr(node.target, "is_view", False)) and len(node.all_input_nodes) > 0
 
 
 def origin_of(name: str, meta: Mapping[str, Any]) -> Origin:
