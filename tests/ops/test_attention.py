@@ -61,6 +61,18 @@ class Fused(nn.Module):
         return self.out((shares @ v).transpose(1, 2).reshape(b, t, 8))
 
 
+class Masked(nn.Module):
+    """torch.nn's encoder and decoder, which ask whether a mask is causal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
+        return self.transformer(source, target, tgt_mask=mask)
+
+
 class Tied(nn.Module):
     """A language model's head that is its embedding."""
 
@@ -146,6 +158,7 @@ ATTENTION: tuple[Case, ...] = (
     case("TransformerEncoderLayer", lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), TOKENS),
     case("TransformerEncoderLayer, norm first",
          lambda: nn.TransformerEncoderLayer(8, 2, 16, norm_first=True, activation="gelu"), TOKENS),
+    case("Transformer with a mask", Masked, TOKENS, (2, 4, 8)),
     case("TransformerDecoderLayer", lambda: nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), TOKENS, (2, 3, 8)),
     applied("scaled dot product", dot_product(), HEADS, HEADS, HEADS),
     applied("scaled dot product, causal", dot_product(is_causal=True), HEADS, HEADS, HEADS),

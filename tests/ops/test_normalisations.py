@@ -47,6 +47,7 @@ CASES: tuple[Case, ...] = (
     case("InstanceNorm2d with weights", lambda: nn.InstanceNorm2d(6, affine=True), IMAGE),
     case("InstanceNorm1d", lambda: nn.InstanceNorm1d(6, affine=True), (2, 6, 5)),
     case("RMSNorm", lambda: nn.RMSNorm(6, eps=1e-6), TOKENS),
+    case("RMSNorm with the epsilon of its numbers", lambda: nn.RMSNorm(6), TOKENS),
     case("RMSNorm without weights", lambda: nn.RMSNorm(6, eps=1e-6, elementwise_affine=False), TOKENS),
     case("LocalResponseNorm", lambda: nn.LocalResponseNorm(3, alpha=0.5, beta=0.75, k=2.0), IMAGE),
     applied("normalize", lambda x: F.normalize(x, dim=1), TOKENS),

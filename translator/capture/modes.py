@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,6 +21,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def masks_as_given() -> Iterator[None]:
+    """torch.nn's transformers take a mask as it is: they would ask whether it is causal, which a trace can't answer.
+
+    It only decides which of two ways that compute the same is taken.
+    """
+    from torch.nn.modules import transformer
+
+    with patch.object(transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal)):
+        yield
 
 
 @contextmanager

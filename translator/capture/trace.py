@@ -17,7 +17,7 @@ from torch import nn
 
 from translator.capture.marked_modules import modules_marked
 from translator.capture.marks import MarkMode, attention_marked
-from translator.capture.modes import evaluating, without_cache
+from translator.capture.modes import evaluating, masks_as_given, without_cache
 from translator.capture.origins import annotate
 from translator.capture.ports import ports_marked
 from translator.errors import UnsupportedError, first_line
@@ -55,7 +55,7 @@ def capture(
     dynamic_hw: the axes from 2 on of inputs with four and more are dynamic, too, unless the model fixes them.
     Raises: UnsupportedError (reason "export") where torch.export or the ONNX exporter refuses the model.
     """
-    with evaluating(module), without_cache(module) as cached:
+    with evaluating(module), masks_as_given(), without_cache(module) as cached:
         program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
         onnx_program = _to_onnx(program)
     exported = onnx_program.exported_program
@@ -173,10 +173,11 @@ def _rename_to_first(model: ir.Model, aliases: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Silence the exporter's progress lines, warnings and log records; errors still come as exceptions."""
+    """Silence the exporter's progress lines, dumps, warnings and log records; errors still come as exceptions."""
     loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "torch.fx")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    silent = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)

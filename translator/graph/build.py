@@ -31,6 +31,9 @@ RESOLVED = frozenset({
 })  # fmt: skip
 """Ops that are resolved while the graph is built: no rule ever sees them, or none has to."""
 
+_DIGITS = 8
+"""As many as a float32 needs when it is no number that somebody wrote."""
+
 
 def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bool]]) -> Graph:
     """The graph of a traced model. tensors: shape and trainability of every PyTorch tensor, by name.
@@ -353,12 +356,12 @@ def _view(node: ir.Node, index: int) -> NodeView:
 
 
 def _attribute(attribute: ir.Attr) -> Any:
-    """A plain value; floats are the shortest decimal that rounds to the stored float32, as the user wrote them."""
+    """A plain value; floats are what the user wrote, as far as the stored float32 tells."""
     match attribute.type:
         case ir.AttributeType.FLOAT:
-            return float(str(np.float32(attribute.as_float())))
+            return _written(attribute.as_float())
         case ir.AttributeType.FLOATS:
-            return tuple(float(str(np.float32(v))) for v in attribute.as_floats())
+            return tuple(_written(v) for v in attribute.as_floats())
         case ir.AttributeType.INTS:
             return tuple(attribute.as_ints())
         case ir.AttributeType.STRINGS:
@@ -369,6 +372,13 @@ def _attribute(attribute: ir.Attr) -> Any:
             return _dtype_name(ir.DataType(attribute.as_int()))
         case _:
             return attribute.value
+
+
+def _written(value: float) -> float:
+    """The shortest decimal that rounds to a float32; that number itself where it has too many digits (2 ** -23)."""
+    text = str(np.float32(value))
+    digits = text.partition("e")[0].replace(".", "").strip("-0")
+    return float(text) if len(digits) < _DIGITS else float(np.float32(value))
 
 
 def _constant(node: ir.Node) -> np.ndarray:

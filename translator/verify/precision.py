@@ -27,6 +27,7 @@ _COMPUTED = frozenset(
 _HELD = frozenset(getattr(torch, name) for name in ("tensor", "as_tensor", "empty", "rand", "randn"))
 """What holds numbers as float32: they stay these, widened."""
 
+_RMS_NORMS = (torch.rms_norm, torch.nn.functional.rms_norm)
 _CONVOLUTIONS = frozenset(getattr(torch, f"conv{kind}{n}d") for kind in ("", "_transpose") for n in (1, 2, 3))
 
 
@@ -128,6 +129,8 @@ class _Float64Mode(TorchFunctionMode):
             return made.double() if func in _HELD else func(*args, **(kwargs | {"dtype": torch.float64}))
         if func is torch.Tensor.float:
             func = torch.Tensor.double
+        if func in _RMS_NORMS and (args[3] if len(args) > 3 else kwargs.get("eps")) is None:
+            args, kwargs = args[:3], kwargs | {"eps": torch.finfo(torch.float32).eps}  # the model's own, not float64's
         args = tuple(torch.float64 if a is torch.float32 else a for a in args)
         kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
         if func in _CONVOLUTIONS and (args[6] if len(args) > 6 else kwargs.get("groups", 1)) > 1:
