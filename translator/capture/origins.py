@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -59,6 +60,9 @@ def view_stacks(traced: Any, program: Any) -> dict[str, Mapping[str, Any]]:
         if twin is None or twin.target != node.target or _stack(twin) != _stack(node):
             continue
         for view, written in zip(node.all_input_nodes, twin.all_input_nodes, strict=False):
+            part = written.target is operator.getitem
+            if not _is_view(written.args[0] if part else written):
+                continue
             while view.op == "call_function" and _stack(view) == _stack(node) != _stack(written) and _is_view(view):
                 found[view.name] = written.meta.get("nn_module_stack", {})
                 view = view.all_input_nodes[0]
