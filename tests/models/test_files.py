@@ -15,13 +15,16 @@ from translator.verify.artifact import ArtifactWorker, judge_file
 
 pytestmark = pytest.mark.model
 BACKENDS = ("tensorflow", "jax", "torch")
-NETWORKS = ["cifar", "resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in RESNETS[1:])]
+DEPTHS = {"cifar": 14, "resnet20": 20, "resnet56": 56, "resnet110": 110}
+SLOW = ("resnet20", "resnet56", "resnet110", *RESNETS[1:])
+NETWORKS = ["cifar", "resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_file_loads_and_agrees_on_every_backend(name: str, tmp_path: Path) -> None:
-    cifar = name == "cifar"
-    module = with_statistics(cifar_resnet.resnet() if cifar else getattr(torchvision.models, name)())
+    cifar = name in DEPTHS
+    module = cifar_resnet.resnet_of_depth(DEPTHS[name]) if cifar else getattr(torchvision.models, name)()
+    module = with_statistics(module)
     x = torch.randn(2, 3, 32, 32) if cifar else torch.randn(2, 3, 64, 64)
     conversion = translator.convert(module, x, proof=False)
     path = tmp_path / f"{name}.keras"
