@@ -16,8 +16,8 @@ from translator.verify.artifact import ArtifactWorker, judge_file
 pytestmark = pytest.mark.model
 BACKENDS = ("tensorflow", "jax", "torch")
 DEPTHS = {"cifar": 14, "resnet20": 20, "resnet56": 56, "resnet110": 110}
-SLOW = ("resnet20", "resnet56", "resnet110", *RESNETS[1:])
-NETWORKS = ["cifar", "resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
+SLOW = ("resnet20", "resnet56", "resnet110", *RESNETS)
+NETWORKS = ["cifar", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
