@@ -72,6 +72,22 @@ def test_a_file_for_one_batch_only_is_found_out(tmp_path: Path) -> None:
     assert "reshape" in artifact.error
 
 
+def test_a_model_that_is_right_for_the_examples_batch_only_is_found_out(tmp_path: Path) -> None:
+    import keras
+
+    module = torch.nn.Sequential(torch.nn.ReLU())
+    x = torch.randn(2, 4)
+    conversion = translator.convert(module, x, proof=False)
+    inputs = keras.Input((4,), name=conversion.model.inputs[0].name)
+    rows = keras.ops.sum(keras.ops.ones_like(inputs[:, 0]))
+    model = keras.Model(inputs, keras.layers.ReLU(name=conversion.model.layers[-1].name)(inputs * rows / 2))
+    path = tmp_path / "rows.keras"
+    model.save(path)
+    artifact = judge_file(path, module=module, model=model, claims=conversion.claims, args=(x,))
+    assert not artifact.reloaded
+    assert artifact.error.startswith("at batch 1: computes something else than PyTorch")
+
+
 def test_a_file_with_another_weight_is_found_out(tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(4, 3))
     x = torch.randn(2, 4)

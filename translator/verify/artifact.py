@@ -45,6 +45,10 @@ BATCHES = (1, 7)
 compiles anew for every shape."""
 
 
+_SPREAD = 10.0
+"""How many times as far from PyTorch as at the example float32 may be at another number of the same rows."""
+
+
 class ArtifactWorker:
     """A process that imports Keras while the proof runs here, then judges files. Use as a context manager."""
 
@@ -147,8 +151,13 @@ def judge_file(
                 got = [stored[f"arr_{i}"] for i in range(len(stored.files))]
             by_name = dict(zip(names, run.inputs, strict=False))
             found = _same_model(model, answer, got, [by_name[n] for n in order], limit)
+            here = max(_against_torch(index, run.outputs, got), default=None)
+            if here is not None:
+                distances.append(here)
+                if not found and here > max(LIMIT_OTHER, _SPREAD * distances[0]):
+                    first = f"{distances[0]:.1e} at the example"
+                    found = f"computes something else than PyTorch (relative {here:.1e}, {first})"
             error = f"{run.label}{found}" if found else ""
-            distances += _against_torch(index, run.outputs, got)
         max_rel = max(distances, default=None)
     counts = (
         {k: int(answer[k]) for k in ("lambda_layers", "custom_layers", "transposes")}
