@@ -117,3 +117,22 @@ def test_a_model_that_is_right_at_the_examples_size_only_is_different() -> None:
     kernel, bias = (p.detach().numpy() for p in module.parameters())
     port.layers[1].set_weights([kernel.transpose(2, 3, 1, 0), bias])
     assert translator.audit(module, port, torch.randn(2, 3, 25, 25)).verdict is Verdict.DIFFERENT
+
+
+class ForOneSize(nn.Module):
+    """Looks the size of the image up, and knows one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.known = nn.Conv2d(3, 4, 3, 2, 1), {25: 1.0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * self.known[x.shape[2]]
+
+
+def test_a_size_that_pytorch_does_not_take_is_no_fault_of_keras() -> None:
+    x = keras.Input((None, None, 3))
+    port = keras.Model(x, layers.Conv2D(4, 3, strides=2)(layers.ZeroPadding2D(1)(x)))
+    report = translator.transfer(ForOneSize(), port, torch.randn(2, 3, 25, 25)).report
+    assert report.verdict is Verdict.EQUAL
+    assert any("PyTorch takes no other size" in note for note in report.notes)

@@ -30,7 +30,7 @@ from translator.verify.compare import lay_out, relative
 from translator.verify.inputs import with_rows
 from translator.verify.keras_graph import graph_of
 from translator.verify.keras_replay import to_numpy
-from translator.verify.probes import TORCH_ERRORS
+from translator.verify.probes import outputs_if_taken
 from translator.verify.torch_record import evaluating, outputs_of, tensors_in
 
 LIMIT_SAME = 1e-5
@@ -222,21 +222,21 @@ def _batches(
     module: nn.Module, index: ClaimIndex, args: tuple[Any, ...], kwargs: dict[str, Any], more: Sequence[int]
 ) -> list[_Batch]:
     """The example, and `more` numbers of rows of it, where Keras leaves the batch open and PyTorch takes them."""
-    found = []
-    for rows in (None, *more):
-        given = with_rows(args, kwargs, index, rows) if rows is not None else (args, kwargs)
-        if given is None:
-            continue
-        try:
-            with evaluating(module):
-                outputs = outputs_of(module, *given)
-        except TORCH_ERRORS:
-            if rows is None:
-                raise
-            continue
-        laid = [_laid_out(t, target, index) for t, target in zip(tensors_in(given), index.inputs, strict=False)]
-        found.append(_Batch(label=f"at batch {rows}: " if rows is not None else "", inputs=laid, outputs=outputs))
-    return found
+    with evaluating(module):
+        made = [("", (args, kwargs), outputs_of(module, args, kwargs))]
+    for rows in more:
+        given = with_rows(args, kwargs, index, rows)
+        outputs = outputs_if_taken(module, *given) if given is not None else None
+        if given is not None and outputs is not None:
+            made.append((f"at batch {rows}: ", given, outputs))
+    return [
+        _Batch(
+            label=label,
+            inputs=[_laid_out(t, target, index) for t, target in zip(tensors_in(given), index.inputs, strict=False)],
+            outputs=outputs,
+        )
+        for label, given, outputs in made
+    ]
 
 
 def _against_torch(index: ClaimIndex, results: list[torch.Tensor], got: list[np.ndarray]) -> list[float]:

@@ -18,13 +18,13 @@ from translator.verify.claim_index import ROOT, Twin
 from translator.verify.compare import Outcome, compare, failure, lay_out
 from translator.verify.findings import Book, Worst
 from translator.verify.keras_replay import Segment, backend_errors, replay, to_keras, to_numpy
-from translator.verify.torch_record import Key, ModuleEvent, map_tensors, tensors_in
+from translator.verify.torch_record import Key, ModuleEvent, evaluating, map_tensors, outputs_of, tensors_in
 from translator.verify.watch import Watch, wide
 
 _LINEAR = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
 _SAME = 1e-9
 _SIZE_FREE = ("conv", "pooling", "batchnorm", "instancenorm", "activation", "padding")
-TORCH_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError)
+TORCH_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, ArithmeticError)
 """What a module may raise on an input it wasn't made for."""
 
 
@@ -229,6 +229,15 @@ def _dynamic(leaf: Leaf) -> bool:
 
 def _like(tensor: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(numbers)).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
+
+
+def outputs_if_taken(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor] | None:
+    """What a whole model puts out for inputs that nobody said it takes; None where it raises."""
+    try:
+        with evaluating(module):
+            return outputs_of(module, args, kwargs)
+    except TORCH_ERRORS:
+        return None
 
 
 def _try(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor] | None:

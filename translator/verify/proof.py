@@ -27,7 +27,7 @@ from translator.verify.inputs import first_row, in_dtype, other_sizes, proof_inp
 from translator.verify.keras_graph import KerasGraph
 from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_replay import Segment, backend_errors
-from translator.verify.probes import TORCH_ERRORS, LeafProbes
+from translator.verify.probes import TORCH_ERRORS, LeafProbes, outputs_if_taken
 from translator.verify.runs import Bench, Inputs, in_float64, input_problems
 from translator.verify.structure import Uncovered, find_uncovered, unused_parameters
 from translator.verify.torch_record import Key, evaluating, outputs_of
@@ -244,15 +244,11 @@ def _main_runs(proof: Proof, bench: Bench, inputs: Inputs, wide: Inputs, dtype: 
 
 def _at_another_size(proof: Proof, bench: Bench, inputs: Inputs, dtype: str) -> None:
     """Where the Keras model takes images of any size, one more run at another than the example's."""
-    rng, tried = np.random.default_rng([proof.options.seed, 4]), False
-    for other in other_sizes(*inputs, proof.index, rng):
-        try:
-            bench.run(proof.book, other, dtype=dtype, slot=dtype, label="at another size")
-        except TORCH_ERRORS:
-            tried = True
-        else:
-            return
-    if tried:
+    others = list(other_sizes(*inputs, proof.index, np.random.default_rng([proof.options.seed, 4])))
+    taken = next((o for o in others if outputs_if_taken(proof.module, *in_dtype(*o, dtype)) is not None), None)
+    if taken is not None:
+        bench.run(proof.book, taken, dtype=dtype, slot=dtype, label="at another size")
+    elif others:
         proof.notes.append("PyTorch takes no other size of those that were tried: only the example's was proven")
 
 
