@@ -252,7 +252,7 @@ def _imported(path: Path) -> Iterator[ModuleType]:
 def _plan_of(module: Any, example_inputs: Any, name: str) -> Plan:
     from torch import nn
 
-    from translator.capture.either import captured
+    from translator.capture.trace import capture
     from translator.engines.native import plan_of
 
     if not isinstance(module, nn.Module):
@@ -262,4 +262,4 @@ def _plan_of(module: Any, example_inputs: Any, name: str) -> Plan:
             "write_source() needs example inputs for an nn.Module", fix="pass a tensor, or a tuple of them"
         )
     args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-    return plan_of(captured(module, args, name=name))
+    return plan_of(capture(module, args, name=name))

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from translator.capture.onnx_kernels import Kernels
 from translator.capture.onnx_layers import OnnxLayer, layers_of, needed_nodes, read_by
 from translator.capture.onnx_model import OnnxModel
-from translator.capture.trace import Captured
+from translator.capture.trace import BringsGraph, Captured
 
 
-class OnnxNetwork(nn.Module):
+class OnnxNetwork(BringsGraph):
     """The module of a model. What the inputs' sizes alone decide is computed between the layers, as plain code is."""
 
     def __init__(self, model: OnnxModel) -> None:

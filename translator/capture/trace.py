@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from translator.capture.marks import MarkMode, attention_marked
 from translator.capture.modes import evaluating, masks_as_given, without_cache
 from translator.capture.origins import annotate
 from translator.capture.ports import ports_marked
-from translator.errors import UnsupportedError, first_line
+from translator.errors import InputError, UnsupportedError, first_line
 
 OPSET = 23
 
@@ -42,6 +43,14 @@ class Captured:
     notes: tuple[str, ...] = ()
 
 
+class BringsGraph(nn.Module, ABC):
+    """A module that has its graph already, and is not traced."""
+
+    @abstractmethod
+    def captured(self, name: str) -> Captured:
+        """What the stages after the capture take."""
+
+
 def capture(
     module: nn.Module,
     example_inputs: tuple[Any, ...],
@@ -55,6 +64,13 @@ def capture(
     dynamic_hw: the axes from 2 on of inputs with four and more are dynamic, too, unless the model fixes them.
     Raises: UnsupportedError (reason "export") where torch.export or the ONNX exporter refuses the model.
     """
+    if isinstance(module, BringsGraph):
+        if dynamic_hw:
+            raise InputError(
+                "an ONNX file itself says which sizes are open, and these stay open",
+                fix="leave --dynamic-hw away, or export the file with dynamic heights and widths",
+            )
+        return module.captured(name)
     with evaluating(module), masks_as_given(), without_cache(module) as cached:
         program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
         onnx_program = _to_onnx(program)

@@ -11,8 +11,7 @@ import numpy as np
 from torch import nn
 
 from translator.bindings import WeightBinding
-from translator.capture.either import captured
-from translator.capture.trace import Captured
+from translator.capture.trace import Captured, capture
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.emit.keras_model import Emitted, bound, emit, load_state
 from translator.engines.result import EngineResult
@@ -45,8 +44,8 @@ def translate(
     """
     clock = _Clock(on_stage)
     clock.start("capture")
-    graph = captured(module, example_inputs, example_kwargs=example_kwargs, name=name, dynamic_hw=dynamic_hw)
-    return _translated(graph, partial(state_of, module), clock, fold=fold)
+    captured = capture(module, example_inputs, example_kwargs=example_kwargs, name=name, dynamic_hw=dynamic_hw)
+    return _translated(captured, partial(state_of, module), clock, fold=fold)
 
 
 def known_ops() -> frozenset[str]:

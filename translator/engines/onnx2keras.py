@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from translator.capture.modes import evaluating
-from translator.capture.onnx_network import OnnxNetwork
 from translator.capture.origins import origin_of
+from translator.capture.trace import BringsGraph
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.engines.result import EngineResult
 from translator.engines.state import state_of
@@ -46,7 +46,7 @@ def translate(
 
     Raises InputError for `dynamic_hw`, and UnsupportedError with that package's own words where it can't.
     """
-    if isinstance(module, OnnxNetwork):
+    if isinstance(module, BringsGraph):
         raise InputError("the engine onnx2keras starts from a PyTorch model", fix="use --engine native")
     if example_kwargs:
         raise InputError("the engine onnx2keras takes positional inputs only", fix="use --engine native")
