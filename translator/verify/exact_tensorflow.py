@@ -27,38 +27,6 @@ def exact_activations() -> Iterator[None]:
 
 
 @contextmanager
-def exact_casts() -> Iterator[None]:
-    """While active, a Python number cast to float64 is that number: TensorFlow makes a float32 of it on the way.
-
-    Keras' MultiHeadAttention casts 1/sqrt(key_dim) so.
-    """
-    from keras.src.backend import core
-
-    original = core.cast
-
-    def cast(x: Any, dtype: Any) -> Any:
-        exact = isinstance(x, float) and keras.backend.standardize_dtype(dtype) == "float64"
-        return core.convert_to_tensor(x, dtype="float64") if exact else original(x, dtype)
-
-    with patch.object(core, "cast", cast):
-        yield
-
-
-@contextmanager
-def exact_numbers() -> Iterator[None]:
-    """While active, a Python number that is cast to a float stays the number: nothing is computed with it yet."""
-    from keras.src.backend import core
-
-    original = core.cast
-
-    def cast(x: Any, dtype: Any) -> Any:
-        return x if isinstance(x, float) and "float" in str(dtype) else original(x, dtype)
-
-    with patch.object(core, "cast", cast):
-        yield
-
-
-@contextmanager
 def exact_pools() -> Iterator[None]:
     """While active, poolings over three axes exist in float64, where TensorFlow's CPU has none: one axis at a time."""
     from keras.src.backend import nn

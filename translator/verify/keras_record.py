@@ -21,7 +21,7 @@ from keras.src.ops.operation import Operation
 from translator.claims import KerasValue
 from translator.errors import UnsupportedError
 from translator.types import Shape
-from translator.verify.exact_tensorflow import exact_numbers
+from translator.verify.exact_casts import exact_numbers
 from translator.verify.facts_keras import keras_facts
 from translator.verify.keras_graph import INPUT, KerasGraph, expand, functional, graph_of
 from translator.verify.keras_replay import backend_errors

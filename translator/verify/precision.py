@@ -15,7 +15,8 @@ import keras
 import torch
 from torch.overrides import TorchFunctionMode
 
-from translator.verify.exact_tensorflow import exact_activations, exact_casts, exact_pools
+from translator.verify.exact_casts import exact_casts
+from translator.verify.exact_tensorflow import exact_activations, exact_pools
 
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _WIDER |= {torch.float16: torch.float64, torch.bfloat16: torch.float64}
