@@ -213,11 +213,11 @@ def _uncrossed(partner: dict[int, int], left: Coloured, right: Coloured, scores:
     for t, k in partner.items():
         groups.setdefault((int(left.label[t]), int(right.label[k]), left.above[t], right.above[k]), []).append(t)
     settled = dict(partner)
-    for group in groups.values():
+    for group in (g for g in groups.values() if len(g) > 1):
         columns = [partner[t] for t in group]
         gain = scores[np.ix_(group, columns)]
         rows, places = linear_sum_assignment(gain, maximize=True)
-        if len(group) > 1 and gain[rows, places].sum() > gain.trace():
+        if gain[rows, places].sum() > gain.trace():
             settled.update({group[i]: columns[j] for i, j in zip(rows, places, strict=True)})
     return settled
 

@@ -47,11 +47,10 @@ Builder = Callable[[str, Bound], "Facts | None"]
 _BUILDERS: dict[str, tuple[tuple[str, ...], Builder]] = {}
 
 _JOINS = {
-    "add": "add", "add_": "add", "sub": "sub", "sub_": "sub", "rsub": "sub", "subtract": "sub", "mul": "mul",
-    "mul_": "mul", "multiply": "mul", "div": "div", "div_": "div", "true_divide": "div", "maximum": "max",
-    "minimum": "min", "cat": "concat", "concat": "concat", "concatenate": "concat", "stack": "concat",
-    "matmul": "matmul", "bmm": "matmul", "mm": "matmul", "einsum": "matmul", "baddbmm": "matmul",
-    "scaled_dot_product_attention": "attend",
+    "add": "add", "sub": "sub", "rsub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div",
+    "true_divide": "div", "maximum": "max", "minimum": "min", "cat": "concat", "concat": "concat",
+    "concatenate": "concat", "stack": "concat", "matmul": "matmul", "bmm": "matmul", "mm": "matmul",
+    "einsum": "matmul", "baddbmm": "matmul", "scaled_dot_product_attention": "attend",
 }  # fmt: skip
 
 _WEIGHT_SLOTS = ("weight", "bias", "running_mean", "running_var")
@@ -59,8 +58,7 @@ _WEIGHT_SLOTS = ("weight", "bias", "running_mean", "running_var")
 
 def function_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> FunctionCall | None:
     """What the call is, or None where it only moves elements or computes with one tensor and constants."""
-    name = getattr(function, "__name__", "").strip("_") if _is_plain(function) else ""
-    name = name.removesuffix("_") if name not in _JOINS else name
+    name = _plain_name(function)
     if name in _BUILDERS:
         names, build = _BUILDERS[name]
         bound = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -72,13 +70,14 @@ def function_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Map
                 kind=known[0], signature=known[1], facts=facts, slots=slots, product=name in _PRODUCTS
             )  # fmt: skip
     call = joining(function)
-    equation = args[0] if call is not None and args and isinstance(args[0], str) else ""
-    return replace(call, equation=equation) if call is not None and equation else call
+    if call is not None and args and isinstance(args[0], str):
+        return replace(call, equation=args[0])
+    return call
 
 
 def joining(function: Callable[..., Any]) -> FunctionCall | None:
     """What the call is if nothing is known of its arguments: one that joins values, or nothing."""
-    name = getattr(function, "__name__", "").strip("_") if _is_plain(function) else ""
+    name = _plain_name(function)
     return FunctionCall(kind=_JOINS[name]) if name in _JOINS else None
 
 
@@ -112,8 +111,10 @@ def turned(step: str, number: float, *, first: bool) -> tuple[str, float] | None
     return None if step == "pow" and first else (step, number)
 
 
-def _is_plain(function: Callable[..., Any]) -> bool:
-    return getattr(function, "__name__", "") not in ("__get__", "__getitem__", "__setitem__")
+def _plain_name(function: Callable[..., Any]) -> str:
+    """`add` for add, add_ and __add__; "" for what only looks something up."""
+    name = getattr(function, "__name__", "")
+    return "" if name in ("__get__", "__getitem__", "__setitem__") else str(name).strip("_")
 
 
 def _function(names: Sequence[str], *arguments: str) -> Callable[[Builder], Builder]:
