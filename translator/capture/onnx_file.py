@@ -48,6 +48,7 @@ class OnnxFile:
     """An ONNX file that was read.
 
     network: its module. renamed: initializers that have another name there, with that. notes: for the report.
+    Raises InputError where it isn't a whole ONNX model, UnsupportedError where it is of a kind that isn't supported.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,14 +148,6 @@ class OnnxFile:
 
 _FIX_EXPORT = "export the model again with a newer opset"
 _FIX_SHAPE = "give every input's sizes, with the batch, as --input-shape 2,3,32,32 (once for each input)"
-
-
-def read_onnx(path: Path) -> OnnxFile:
-    """The file at `path`.
-
-    Raises InputError where it isn't a whole ONNX model, UnsupportedError where it is of a kind that isn't supported.
-    """
-    return OnnxFile(path)
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -19,14 +19,14 @@ _FLOAT = ir.AttributeType.FLOAT
 _LIBRARY = ("/torch/nn/", "/torch/_", "/torch/fx/", "/torch/export/", "/torch/onnx/", "/torch/utils/")
 
 
-def annotate(model: ir.Model, program: Any, traced: Any = None) -> None:
+def annotate(model: ir.Model, program: Any, traced: Any) -> None:
     """Set `node.meta["origin"]` of every node, and give rounded numbers back as they were.
 
     `node.meta["exact"]` is a float of a scalar constant, `node.meta["exact_attributes"]` floats of settings by name.
     program: the decomposed ExportedProgram that the ONNX model was translated from. traced: the one it was made of.
     """
     nodes = {node.name: node for node in program.graph.nodes}
-    stacks = view_stacks(traced, program) if traced is not None else {}
+    stacks = view_stacks(traced, program)
     origins: dict[str, Origin] = {}
     for node in model.graph:
         match = _FX_NAME.match(node.metadata_props.get("pkg.torch.onnx.fx_node", ""))

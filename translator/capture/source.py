@@ -217,9 +217,9 @@ def _build(spec: Spec, seed: int) -> Any:
     if spec.left.endswith(".pt2"):
         return build_program(Path(spec.left))
     if _is_onnx(spec):
-        from translator.capture.onnx_file import read_onnx
+        from translator.capture.onnx_file import OnnxFile
 
-        return read_onnx(Path(spec.left))
+        return OnnxFile(Path(spec.left))
     import torch
 
     return make(spec, "nn.Module", seed=lambda: torch.manual_seed(seed))
