@@ -83,13 +83,14 @@ def sizes_in_the_graph() -> onnx.ModelProto:
 
 def no_double_kernels() -> onnx.ModelProto:
     """Ops that ONNX Runtime computes in float32 alone."""
-    names = "abcdefghij"
+    names = "abcdefghijk"
     nodes = [
         node("Elu", ["x"], ["a"], alpha=0.7), node("HardSigmoid", ["x"], ["b"]), node("Softplus", ["x"], ["c"]),
         node("PRelu", ["x", "s"], ["d"]), node("Selu", ["x"], ["e"]), node("HardSwish", ["x"], ["f"]),
         node("LRN", ["x"], ["g"], size=3), node("InstanceNormalization", ["x", "v", "w"], ["h"]),
         node("AveragePool", ["x"], ["i"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-        node("ConvTranspose", ["x", "T"], ["j"], pads=[1, 1, 1, 1]), node("Sum", list(names), ["y"]),
+        node("ConvTranspose", ["x", "T"], ["j"], pads=[1, 1, 1, 1]), node("Selu", ["x"], ["k"], alpha=1.6732636),
+        node("Sum", list(names), ["y"]),
     ]  # fmt: skip
     weights = {"s": numbers(4, 1, 1), "v": numbers(4), "w": numbers(4, seed=1), "T": numbers(4, 4, 3, 3)}
     return model(nodes, [("x", FLOAT, ["batch", 4, 5, 5])], [("y", FLOAT, None)], weights)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from translator.graph.view import NodeView
 from translator.plan.calls import Ref
 from translator.plan.context import PlanContext
@@ -76,8 +78,10 @@ def elu(node: NodeView, ctx: PlanContext) -> Ref:
 @rule("Selu", since=6, keras="Activation")
 def selu(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a SELU; ONNX' own constants are Keras' rounded to float32. Source: ONNX Selu-6."""
-    alpha, gamma = node.attr("alpha", 1.67326319), node.attr("gamma", 1.05070102)
-    if abs(alpha - 1.6732632423543772) < 1e-6 and abs(gamma - 1.0507009873554805) < 1e-6:
+    own = (1.6732632423543772, 1.0507009873554805)
+    given = (node.attr("alpha", own[0]), node.attr("gamma", own[1]))
+    alpha, gamma = (exact if _is(number, exact) else number for number, exact in zip(given, own, strict=True))
+    if (alpha, gamma) == own:
         return ctx.layer(node, "Activation", {"activation": "selu"})
     x = ctx.arg(node)
     grown = ctx.op(
@@ -89,6 +93,11 @@ def selu(node: NodeView, ctx: PlanContext) -> Ref:
     )
     total = ctx.op(node, "add", ctx.op(node, "maximum", x, 0.0, role="positive"), grown, role="joined")
     return ctx.op(node, "multiply", total, gamma)
+
+
+def _is(setting: float, exact: float) -> bool:
+    """Whether a setting, stored as float32, is that number."""
+    return bool(np.float32(setting) == np.float32(exact))
 
 
 @rule("PRelu", since=7, keras="PReLU")
@@ -161,7 +170,7 @@ def hard_swish(node: NodeView, ctx: PlanContext) -> Ref:
 def hard_sigmoid(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a hard sigmoid: relu6(x + 3) / 6 as a layer, other slopes as clip(αx + β, 0, 1)."""
     alpha, beta = node.attr("alpha", 0.2), node.attr("beta", 0.5)
-    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
+    if _is(alpha, 1 / 6) and beta == 0.5:
         return ctx.layer(node, "Activation", {"activation": "hard_sigmoid"})
     scaled = ctx.op(node, "add", ctx.op(node, "multiply", ctx.arg(node), alpha, role="scale"), beta, role="shift")
     return ctx.op(node, "clip", scaled, 0.0, 1.0)
