@@ -193,7 +193,7 @@ def _reference(path: Path) -> Any:
 
     try:
         return ReferenceEvaluator(str(path))
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: ONNX' reference can't load it: {first_line(error)}", fix=_FIX_EXPORT) from error
 
 

@@ -106,7 +106,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
     try:
         with torch.no_grad(), _quiet(), modules_marked(module), ports_marked(module), attention_marked(), MarkMode():
             return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
-    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise UnsupportedError(
             f"torch.export can't trace {type(module).__name__}: {first_line(error)}",
             reason="export",

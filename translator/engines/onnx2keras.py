@@ -101,7 +101,7 @@ def _convert(model: Any) -> Any:
     try:
         with _silence():
             return onnx_to_keras(model, inputs, verbose=False, change_ordering=True)
-    except (KeyError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, RuntimeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise UnsupportedError(
             f"onnx2keras {type(error).__name__}: {first_line(error)}",
             fix="use --engine native",

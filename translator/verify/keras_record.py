@@ -27,7 +27,7 @@ from translator.verify.keras_graph import INPUT, KerasGraph, expand, functional,
 from translator.verify.keras_replay import backend_errors
 
 _LAMBDA = "keras.src.layers.core.lambda_layer"
-_CALL_ERRORS = (TypeError, ValueError, AttributeError, NotImplementedError, KeyError, IndexError, RuntimeError)
+_CALL_ERRORS = (TypeError, ValueError, AttributeError, LookupError, RuntimeError)
 
 
 def graph_of_any(model: keras.Model, input_shapes: Sequence[Shape] = ()) -> KerasGraph:
