@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from torch import nn
 
 from translator.types import Origin
 
@@ -19,14 +21,16 @@ _FLOAT = ir.AttributeType.FLOAT
 _LIBRARY = ("/torch/nn/", "/torch/_", "/torch/fx/", "/torch/export/", "/torch/onnx/", "/torch/utils/")
 
 
-def annotate(model: ir.Model, program: Any, traced: Any) -> None:
+def annotate(model: ir.Model, program: Any, traced: Any, module: nn.Module) -> None:
     """Set `node.meta["origin"]` of every node, and give rounded numbers back as they were.
 
     `node.meta["exact"]` is a float of a scalar constant, `node.meta["exact_attributes"]` floats of settings by name.
-    program: the decomposed ExportedProgram that the ONNX model was translated from. traced: the one it was made of.
+    program: the decomposed ExportedProgram that the ONNX model was translated from. traced: the one it was made of,
+    from `module`.
     """
     nodes = {node.name: node for node in program.graph.nodes}
     stacks = view_stacks(traced, program)
+    names = first_names(traced, module)
     origins: dict[str, Origin] = {}
     for node in model.graph:
         match = _FX_NAME.match(node.metadata_props.get("pkg.torch.onnx.fx_node", ""))
@@ -34,7 +38,8 @@ def annotate(model: ir.Model, program: Any, traced: Any) -> None:
         fx = nodes.get(name)
         if name not in origins:
             meta = fx.meta if fx is not None else {}
-            origins[name] = origin_of(name, {**meta, "nn_module_stack": stacks[name]} if name in stacks else meta)
+            moved = {**meta, "nn_module_stack": stacks[name]} if name in stacks else meta
+            origins[name] = origin_of(name, moved, names)
         node.meta["origin"] = origins[name]
         if fx is None:
             continue
@@ -77,18 +82,44 @@ def _is_view(node: Any) -> bool:
     return bool(getattr(node.target, "is_view", False)) and len(node.all_input_nodes) > 0
 
 
-def origin_of(name: str, meta: Mapping[str, Any]) -> Origin:
-    """The origin of a node of an ExportedProgram, from its metadata."""
-    scopes: list[tuple[str, int, str]] = []
-    for key, (path, cls) in meta.get("nn_module_stack", {}).items():
-        if key.startswith("_empty"):
-            continue
-        call = int(key.rsplit("@", 1)[1]) if "@" in key else 0
-        text = cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
-        scopes.append((path, call, text))
+def first_names(traced: Any, module: nn.Module) -> dict[tuple[str, int], tuple[str, int]]:
+    """(path, call) as the trace has it → the path that `named_modules` has, and which call of the module it is.
+
+    A module that is held at several places is named by the place that it was reached through, and its calls are
+    counted for each place. Calls are in the order of their first nodes.
+    """
+    first = {id(part): path for path, part in module.named_modules()}
+    place = {path: first[id(part)] for path, part in module.named_modules(remove_duplicate=False)}
+    calls: dict[str, dict[tuple[str, int], None]] = {}
+    for node in traced.graph.nodes:
+        for path, call, _ in _scopes(node.meta.get("nn_module_stack", {})):
+            calls.setdefault(place.get(path, path), {})[path, call] = None
+    names = {}
+    for name, several in calls.items():
+        places = {path for path, _ in several}
+        if places != {name}:
+            for number, (path, call) in enumerate(several):
+                names[path, call] = (name, call if len(places) == 1 else number)
+    return names
+
+
+def origin_of(
+    name: str, meta: Mapping[str, Any], names: Mapping[tuple[str, int], tuple[str, int]] = MappingProxyType({})
+) -> Origin:
+    """The origin of a node of an ExportedProgram, from its metadata. names: from `first_names`."""
+    stack = _scopes(meta.get("nn_module_stack", {}))
+    scopes = tuple((*names.get((path, call), (path, call)), cls) for path, call, cls in stack)
     path, call, cls = scopes[-1] if scopes else ("", 0, "")
     source = _source(meta.get("stack_trace") or "")
-    return Origin(module=path, call=call, cls=cls, source=source, node=name, scopes=tuple(scopes))
+    return Origin(module=path, call=call, cls=cls, source=source, node=name, scopes=scopes)
+
+
+def _scopes(stack: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """Path, number of the call and class of each module of a stack, the outermost first."""
+    for key, (path, cls) in stack.items():
+        if not key.startswith("_empty"):
+            call = int(key.rsplit("@", 1)[1]) if "@" in key else 0
+            yield path, call, cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _source(stack_trace: str) -> str:

@@ -76,7 +76,7 @@ def capture(
         onnx_program = _to_onnx(program)
     exported = onnx_program.exported_program
     model: ir.Model = onnx_program.model
-    annotate(model, exported, program)
+    annotate(model, exported, program, module)
     notes = ["the cache for generation (config.use_cache) is no output of the Keras model"] if cached else []
     if dynamic_hw and (fixed := _fixed_sizes(model)):
         notes.append(f"the model itself fixes the height or width of {', '.join(fixed)}: no other size was possible")

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from translator.capture.modes import evaluating
-from translator.capture.origins import origin_of
+from translator.capture.origins import first_names, origin_of
 from translator.capture.trace import BringsGraph
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.engines.result import EngineResult
@@ -134,9 +134,10 @@ def _modules(module: nn.Module, program: Any, value: Callable[[str], ValueClaim 
     """
     nodes = [n for n in program.exported_program.graph.nodes if n.op == "call_function"]
     norms = {name for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    again = first_names(program.exported_program, module)
     inside: dict[tuple[str, int], list[Any]] = {}
     for node in nodes:
-        for path, call, _ in origin_of(node.name, node.meta).scopes:
+        for path, call, _ in origin_of(node.name, node.meta, again).scopes:
             inside.setdefault((path, call), []).append(node)
     for (path, call), members in inside.items():
         own = set(members)
@@ -144,7 +145,7 @@ def _modules(module: nn.Module, program: Any, value: Callable[[str], ValueClaim 
         claimed = tuple(v for v in map(value, left) if v is not None)
         before = members[0].args[0] if path in norms and members[0].args else None
         if before is not None and before.op == "call_function" and value(before.name) is None:
-            origin = origin_of(before.name, before.meta)
+            origin = origin_of(before.name, before.meta, again)
             inputs = tuple(value(a.name) for a in before.args[:1])
             yield ModuleClaim(
                 path=path, call=call, inputs=inputs, outputs=claimed, covers=((origin.module, origin.call),)
@@ -178,7 +179,8 @@ def _folded(program: Any, module: nn.Module) -> dict[str, str]:
         return {}
     norms = {name for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     nodes = [n for n in program.exported_program.graph.nodes if n.op == "call_function"]
-    owners = {n.name: origin_of(n.name, n.meta).module for n in nodes}
+    again = first_names(program.exported_program, module)
+    owners = {n.name: origin_of(n.name, n.meta, again).module for n in nodes}
     return {value: owner for value, owner in owners.items() if owner in norms}
 
 

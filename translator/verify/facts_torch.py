@@ -52,7 +52,7 @@ def torch_facts(module: torch.nn.Module, input_shape: Sequence[int | None] | Non
 
 
 def own_forward(module: torch.nn.Module) -> bool:
-    """Whether the class replaces the forward of the PyTorch class it derives from (Conv2dSame, BatchNormAct2d)."""
+    """Whether the class replaces the forward of the PyTorch class it derives from (MaxPool2dSame, BatchNormAct2d)."""
     return not type(module).forward.__module__.startswith("torch.")
 
 
@@ -204,7 +204,7 @@ def _pool_windows(m: Any, sizes: Ints | None, *, fill: float, dilation: Any) -> 
         kernel=kernel,
         stride=_ints(m.stride if m.stride is not None else kernel, rank),
         dilation=_ints(dilation, rank),
-        padding=symmetric(padding),
+        padding=None if own_forward(m) else symmetric(padding),
         fill=fill,
         sizes=sizes,
         ceil=bool(m.ceil_mode),

@@ -1,0 +1,103 @@
+"""Modules that are held at several places of a network, and modules whose forward is the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import translator
+from translator.verdict import Verdict
+
+pytestmark = pytest.mark.model
+
+
+class Encoder(nn.Module):
+    """A position encoding as CoaT's: a depthwise convolution beside its input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x)) + x
+
+
+class Block(nn.Module):
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.conv = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(self.encoder(x)))
+
+
+class Several(nn.Module):
+    """One encoder in each of two blocks and, before or behind them, in the network itself."""
+
+    def __init__(self, *, first: bool, own_calls: int) -> None:
+        super().__init__()
+        encoder = Encoder(4)
+        if first:
+            self.encoder = encoder
+        self.blocks = nn.ModuleList([Block(encoder, 4), Block(encoder, 4)])
+        if not first:
+            self.encoder = encoder
+        self.own_calls = own_calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+            for _ in range(self.own_calls):
+                x = self.encoder(x) * 2
+        return x
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("own_calls", [0, 1, 2])
+def test_a_module_held_at_several_places_is_one_layer(first: bool, own_calls: int) -> None:
+    module = Several(first=first, own_calls=own_calls)
+    done = translator.convert(module, torch.randn(2, 4, 7, 5))
+    assert done.report.verdict is Verdict.EXPLAINED
+    classes = [type(layer).__name__ for layer in done.model.layers]
+    assert classes.count("DepthwiseConv2D") == classes.count("BatchNormalization") == 1
+    assert done.report.balance.torch_total == sum(p.numel() for p in module.parameters())
+
+
+def test_a_block_held_at_two_places_is_the_same_block() -> None:
+    block = Block(Encoder(4), 4)
+    done = translator.convert(nn.ModuleDict({"a": block, "b": nn.Sequential(block, nn.ReLU(), block)})["b"], example())
+    assert done.report.verdict is Verdict.EXPLAINED
+    outer = nn.Sequential(nn.Sequential(block, nn.ReLU()), nn.Sequential(nn.Identity(), block))
+    done = translator.convert(outer, example())
+    assert done.report.verdict is Verdict.EXPLAINED
+    assert [type(layer).__name__ for layer in done.model.layers].count("Conv2D") == 1
+
+
+class SamePool(nn.MaxPool2d):
+    """As timm's MaxPool2dSame: the padding that its settings don't have is made in its forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), self.kernel_size, self.stride)
+
+
+class SameAverage(nn.AvgPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), self.kernel_size, self.stride)
+
+
+@pytest.mark.parametrize("pool", [SamePool, SameAverage])
+def test_a_pooling_with_a_forward_of_its_own_is_not_judged_by_settings_it_does_not_use(
+    pool: Callable[[int, int], nn.Module],
+) -> None:
+    done = translator.convert(nn.Sequential(nn.Conv2d(4, 4, 1), pool(3, 2)), example())
+    assert done.report.verdict is Verdict.EQUAL
+
+
+def example() -> Tensor:
+    return torch.randn(2, 4, 8, 8)
