@@ -20,6 +20,8 @@ from translator.graph.derivations import DERIVATIONS
 from translator.graph.derive import Derived
 from translator.graph.dims import SymShape, symbolic_shape
 from translator.graph.evaluate import NotConstant, integers, run
+from translator.graph.onnx_data import constant_of, dtype_name, numpy_name, plain_attribute
+from translator.graph.parts import partly_read
 from translator.graph.shapes import infer, product, vague
 from translator.graph.tidy import changes_nothing
 from translator.graph.view import Graph, NodeView, Ports, live
@@ -31,9 +33,6 @@ RESOLVED = frozenset({
 })  # fmt: skip
 """Ops that are resolved while the graph is built: no rule ever sees them, or none has to."""
 
-_DIGITS = 8
-"""As many as a float32 needs when it is no number that somebody wrote."""
-
 
 def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bool]]) -> Graph:
     """The graph of a traced model. tensors: shape and trainability of every PyTorch tensor, by name.
@@ -44,7 +43,14 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
     Raises: UnsupportedError (control-flow) for If, Loop and Scan; (sequence-type) for sequences that aren't splits.
     """
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    builder = Builder(tensors)
+    graph = _built(model, tensors, uncut=frozenset())
+    uncut = partly_read(graph, {name: shape for name, (shape, _) in tensors.items()})
+    return _built(model, tensors, uncut=uncut) if uncut else graph
+
+
+def _built(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bool]], *, uncut: frozenset[str]) -> Graph:
+    """One walk over the nodes. uncut: tensors that are not to be cut into regions before the model runs."""
+    builder = Builder(tensors, uncut)
     for value in model.graph.inputs:
         builder.declare(value)
     for name, initializer in model.graph.initializers.items():
@@ -78,8 +84,8 @@ def _refuse_unshaped(nodes: Sequence[NodeView], outputs: Sequence[str], shapes: 
 class Builder:
     """Walks the nodes once and sorts every value into constant, derived, another's alias, or computed at run time."""
 
-    def __init__(self, tensors: Mapping[str, tuple[tuple[int, ...], bool]]) -> None:
-        self.tensors = tensors
+    def __init__(self, tensors: Mapping[str, tuple[tuple[int, ...], bool]], uncut: frozenset[str]) -> None:
+        self.tensors, self.uncut = tensors, uncut
         self.nodes: list[NodeView] = []
         self.shapes: dict[str, SymShape] = {}
         self.dtypes: dict[str, str] = {}
@@ -111,7 +117,7 @@ class Builder:
         if value.shape is not None:
             self.shapes[name] = symbolic_shape(value.shape)
         if value.dtype is not None:
-            self.dtypes[name] = _dtype_name(value.dtype)
+            self.dtypes[name] = dtype_name(value.dtype)
 
     def initializer(self, name: str, value: ir.Value) -> None:
         """A parameter or float buffer of the module, or a constant."""
@@ -119,7 +125,7 @@ class Builder:
         tensor = value.const_value
         if tensor is None:
             raise UnsupportedError(f"initializer {name} has no data", reason="export")
-        dtype = _dtype_name(tensor.dtype)
+        dtype = dtype_name(tensor.dtype)
         self.dtypes[name] = dtype
         shape = tuple(int(d) for d in tensor.shape.numpy())
         self.shapes[name] = shape
@@ -141,7 +147,7 @@ class Builder:
             self.declare(out)
         if node.op_type == "Constant":
             name = node.outputs[0].name or ""
-            self.constants[name] = _constant(node)
+            self.constants[name] = constant_of(node)
             self.shapes[name] = self.constants[name].shape
             return
         view = _view(node, index)
@@ -228,7 +234,7 @@ class Builder:
         name, rank = f"{view.outputs[0]}:fill", self.constants[view.inputs[0]].size
         self.constants[name] = value.reshape((1,) * rank).astype(np.float64 if value.dtype.kind == "f" else value.dtype)
         self.shapes[name] = (1,) * rank
-        self.dtypes[name] = _numpy_name(self.constants[name])
+        self.dtypes[name] = numpy_name(self.constants[name])
         return replace(view, op="Expand", inputs=(name, view.inputs[0]), attributes={})
 
     def _sequence(self, view: NodeView) -> NodeView | None:
@@ -287,7 +293,7 @@ class Builder:
         if not isinstance(rows, int) or not isinstance(columns, int):
             raise view.unsupported("a matrix of dynamic size", reason="data-dependent-shape")
         dtype = view.attr("dtype")
-        name = _dtype_name(ir.DataType(dtype)) if dtype is not None else self.dtypes.get(view.inputs[0], "float32")
+        name = dtype_name(ir.DataType(dtype)) if dtype is not None else self.dtypes.get(view.inputs[0], "float32")
         self.dtypes[view.outputs[0]] = name
         self._set(view, (np.eye(rows, columns, view.attr("k", 0)).astype(name),))
         return True
@@ -314,7 +320,7 @@ class Builder:
                 continue
             self.constants[name] = array
             self.shapes[name] = tuple(array.shape)
-            self.dtypes.setdefault(name, "int64" if array.dtype == object else _numpy_name(array))
+            self.dtypes.setdefault(name, "int64" if array.dtype == object else numpy_name(array))
 
     def _derived(self, view: NodeView) -> bool:
         rule = DERIVATIONS.get(view.op) if not view.domain else None
@@ -326,7 +332,10 @@ class Builder:
         result = rule(view, self)
         if result is None:
             return False
-        for name, part in zip(view.outputs, result if isinstance(result, tuple) else (result,), strict=True):
+        parts = result if isinstance(result, tuple) else (result,)
+        if any(piece.region and piece.tensor in self.uncut for part in parts for piece in part.pieces):
+            return False
+        for name, part in zip(view.outputs, parts, strict=True):
             self.derived[name] = part
             self.shapes[name] = part.shape
             self.dtypes.setdefault(name, part.dtype)
@@ -344,57 +353,13 @@ class Builder:
 
 def _view(node: ir.Node, index: int) -> NodeView:
     """The node as plain data. A first output that nobody wants has a name all the same: layouts are kept by it."""
+    settings = {a.name: plain_attribute(a) for a in node.attributes.values()}
     return NodeView(
         op=node.op_type,
         domain=node.domain,
         inputs=tuple((v.name or "") if v is not None else "" for v in node.inputs),
         outputs=tuple(v.name or ("" if i else f"n{index}:unread") for i, v in enumerate(node.outputs)),
-        attributes={a.name: _attribute(a) for a in node.attributes.values()} | node.meta.get("exact_attributes", {}),
+        attributes=settings | node.meta.get("exact_attributes", {}),
         origin=node.meta.get("origin") or Origin(node=node.name or str(index)),
         name=node.name or f"n{index}",
     )
-
-
-def _attribute(attribute: ir.Attr) -> Any:
-    """A plain value; floats are what the user wrote, as far as the stored float32 tells."""
-    match attribute.type:
-        case ir.AttributeType.FLOAT:
-            return _written(attribute.as_float())
-        case ir.AttributeType.FLOATS:
-            return tuple(_written(v) for v in attribute.as_floats())
-        case ir.AttributeType.INTS:
-            return tuple(attribute.as_ints())
-        case ir.AttributeType.STRINGS:
-            return tuple(attribute.as_strings())
-        case ir.AttributeType.TENSOR:
-            return attribute.as_tensor().numpy()
-        case ir.AttributeType.INT if attribute.name == "to":
-            return _dtype_name(ir.DataType(attribute.as_int()))
-        case _:
-            return attribute.value
-
-
-def _written(value: float) -> float:
-    """The shortest decimal that rounds to a float32; that number itself where it has too many digits (2 ** -23)."""
-    text = str(np.float32(value))
-    digits = text.partition("e")[0].replace(".", "").strip("-0")
-    return float(text) if len(digits) < _DIGITS else float(np.float32(value))
-
-
-def _constant(node: ir.Node) -> np.ndarray:
-    if "exact" in node.meta:
-        return np.array(node.meta["exact"], dtype=np.float64)
-    attribute = next(iter(node.attributes.values()), None)
-    if attribute is None:
-        raise _view(node, 0).unsupported("no value", reason="attribute")
-    value = _attribute(attribute)
-    array = np.asarray(value)
-    return array.astype(np.float64) if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array
-
-
-def _dtype_name(dtype: ir.DataType) -> str:
-    return {"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype.name, dtype.name.lower())
-
-
-def _numpy_name(array: np.ndarray) -> str:
-    return "float32" if array.dtype.kind == "f" else array.dtype.name

@@ -57,6 +57,9 @@ class PlanContext:
         """The layout in which `arg(node, index)` comes."""
         value = node.inputs[index]
         found = self.assignment.demands[node.outputs[0]].inputs.get(value)
+        if found is None and not self.graph.is_runtime(value):
+            laid = self.out_layout(node)
+            found = laid if len(laid.axes) == self.rank(value) and laid.view is None else None
         return found or Layout.identity(self.rank(value))
 
     def out_layout(self, node: NodeView, index: int = 0) -> Layout:
