@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import translator
-from translator.verdict import Verdict
+from translator.verdict import Effect, Verdict
 
 pytestmark = pytest.mark.model
 
@@ -101,3 +101,64 @@ def test_a_pooling_with_a_forward_of_its_own_is_not_judged_by_settings_it_does_n
 
 def example() -> Tensor:
     return torch.randn(2, 4, 8, 8)
+
+
+class Turned(nn.Module):
+    """One norm, called on a tensor and on its transpose, or on tensors of different ranks."""
+
+    def __init__(self, norm: nn.Module, *, ranks: bool) -> None:
+        super().__init__()
+        self.norm, self.patches, self.ranks = norm, nn.Conv2d(3, 8, 2, 2), ranks
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2)
+        y = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        if self.ranks:
+            return y + self.norm(x.transpose(1, 2).unflatten(1, (2, 4))).flatten(1, 2).transpose(1, 2)
+        return y + self.norm(x).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("norm", "ranks"), [(nn.LayerNorm, False), (nn.LayerNorm, True), (nn.RMSNorm, False), (nn.BatchNorm1d, False)]
+)
+def test_a_norm_that_is_called_on_a_transpose_is_one_layer(norm: Callable[[int], nn.Module], ranks: bool) -> None:
+    done = translator.convert(Turned(norm(8), ranks=ranks), torch.randn(2, 3, 4, 8))
+    assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+    names = [type(layer).__name__ for layer in done.model.layers]
+    assert sum("Normalization" in name for name in names) == 1
+
+
+class Mixer(nn.Module):
+    """A mixer that norms twice with one LayerNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16)
+        self.tokens, self.channels = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        return (x + self.channels(self.norm(x))).mean(1)
+
+
+def test_a_norm_called_at_two_places_of_a_mixer_is_one_layer() -> None:
+    done = translator.convert(Mixer(), torch.randn(2, 3, 32, 32))
+    assert done.report.verdict is Verdict.EQUAL
+
+
+class Squeezing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
+        self.outer = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.outer(x).squeeze(), self.inner(x)
+
+
+def test_a_batch_of_one_that_is_squeezed_away_is_named() -> None:
+    done = translator.convert(Squeezing(), torch.randn(2, 6))
+    assert done.report.verdict is Verdict.EXPLAINED
+    (difference,) = done.report.differences
+    assert (difference.kind, difference.layers, difference.effect) == ("squeezed-batch", ("(model)",), Effect.NOTHING)

@@ -16,6 +16,9 @@ from translator.types import Layout
 
 _MAX_TRIALS = 16
 
+Shared = tuple[int, frozenset[int]]
+"""A group of nodes that are one layer: its number, and the ranks of what it is given."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
@@ -47,15 +50,38 @@ def _walk(graph: Graph, inputs: dict[str, Layout]) -> Assignment:
     layouts: dict[str, Layout] = dict(inputs)
     demands: dict[str, Demand] = {}
     moved: set[tuple[str, Layout]] = set()
+    together = _together(graph)
+    chosen: dict[Shared, Layout] = {}
     for node in graph.nodes:
         have = {v: layouts[v] for v in node.inputs if v in layouts}
-        wanted = demand(node, have, graph)
+        key = together.get(_key(node))
+        if key is None:
+            wanted = demand(node, have, graph)
+        else:
+            main, ranks = node.inputs[0], key[1]
+            lies = chosen.setdefault(key, have[main]) if len(ranks) == 1 else Layout.identity(graph.rank(main))
+            wanted = demand(node, {**have, main: lies}, graph)
         demands[_key(node)] = wanted
         moved |= {(v, want) for v, want in wanted.inputs.items() if layouts[v] != want}
         layouts.update(zip(node.outputs, wanted.outputs, strict=False))
     outputs = {name: _public(layouts[name]) for name in graph.outputs if name in layouts}
     moved |= {(name, want) for name, want in outputs.items() if layouts[name] != want}
     return Assignment(layouts=layouts, demands=demands, outputs=outputs, transposes=len(moved))
+
+
+def _together(graph: Graph) -> dict[str, Shared]:
+    """The nodes that are calls of one layer, by first output: they read the same weights, so they have one axis."""
+    groups: dict[tuple[object, ...], list[NodeView]] = {}
+    for node in graph.nodes:
+        weights = tuple(graph.derived.get(v) for v in node.inputs[1:])
+        if any(weights) and node.inputs[0] and graph.is_runtime(node.inputs[0]):
+            groups.setdefault((node.key, *weights), []).append(node)
+    return {
+        _key(node): (number, frozenset(graph.rank(n.inputs[0]) for n in nodes))
+        for number, nodes in enumerate(groups.values())
+        for node in nodes
+        if len(nodes) > 1
+    }
 
 
 def _key(node: NodeView) -> str:

@@ -221,13 +221,16 @@ class _Batch:
 def _batches(
     module: nn.Module, index: ClaimIndex, args: tuple[Any, ...], kwargs: dict[str, Any], more: Sequence[int]
 ) -> list[_Batch]:
-    """The example, and `more` numbers of rows of it, where Keras leaves the batch open and PyTorch takes them."""
+    """The example, and `more` numbers of rows of it, where Keras leaves the batch open and PyTorch takes them.
+
+    A batch of one that PyTorch squeezes away is named by the proof.
+    """
     with evaluating(module):
         made = [("", (args, kwargs), outputs_of(module, args, kwargs))]
     for rows in more:
         given = with_rows(args, kwargs, index, rows)
         outputs = outputs_if_taken(module, *given) if given is not None else None
-        if given is not None and outputs is not None:
+        if given is not None and outputs is not None and _ranks(outputs) == _ranks(made[0][2]):
             made.append((f"at batch {rows}: ", given, outputs))
     return [
         _Batch(
@@ -237,6 +240,10 @@ def _batches(
         )
         for label, given, outputs in made
     ]
+
+
+def _ranks(tensors: Sequence[torch.Tensor]) -> list[int]:
+    return [tensor.ndim for tensor in tensors]
 
 
 def _against_torch(index: ClaimIndex, results: list[torch.Tensor], got: list[np.ndarray]) -> list[float]:

@@ -29,6 +29,7 @@ from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_replay import Segment, backend_errors
 from translator.verify.probes import TORCH_ERRORS, LeafProbes, outputs_if_taken
 from translator.verify.runs import Bench, Inputs, in_float64, input_problems
+from translator.verify.squeezed import first_squeezed
 from translator.verify.structure import Uncovered, find_uncovered, unused_parameters
 from translator.verify.torch_record import Key, evaluating, outputs_of
 from translator.verify.weights import LoadState, constant_names, merged_sums, randomised, sums
@@ -110,9 +111,11 @@ def prove(
         proof.uncovered += [Uncovered(layer="(model)", why=p) for p in problems]
         proof.uncovered += [Uncovered(layer=p.layer, why=p.why) for p in proof.index.problems]
     else:
-        rows = None if proof.as_given else 1
-        wide = wide_inputs(example_inputs, kwargs, proof.index, np.random.default_rng([options.seed, 1]), rows)
-        _run_all(proof, inputs, wide)
+        one = _one_row(proof, inputs)
+        rows = proof.options.batch if one is inputs else 1
+        rng = np.random.default_rng([options.seed, 1])
+        wide = wide_inputs(example_inputs, kwargs, proof.index, rng, None if proof.as_given else rows)
+        _run_all(proof, inputs, one, wide)
     _configure(proof)
     ledger = books.keep_books(module, subject.keras_model, subject.claims, unused)
     return report_of(proof, ledger, seconds=time.perf_counter() - started)
@@ -170,7 +173,7 @@ def _own_inputs(proof: Proof, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     ) from failed
 
 
-def _run_all(proof: Proof, inputs: Inputs, wide: Inputs) -> None:
+def _run_all(proof: Proof, inputs: Inputs, one: Inputs, wide: Inputs) -> None:
     """All runs: with the models' own weights, and, where those say too little, with random ones."""
     module, claims, options = proof.module, proof.subject.claims, proof.options
     names, load = constant_names(module, claims), proof.subject.load_state
@@ -183,7 +186,6 @@ def _run_all(proof: Proof, inputs: Inputs, wide: Inputs) -> None:
     if "float64" not in options.dtypes:
         _main_runs(proof, bench, inputs, wide, "float32")
         return
-    one = inputs if proof.as_given else _one_row(proof, inputs)
     if "float32" in options.dtypes:
         bench.run(proof.book, one, dtype="float32", slot="float32")
     with ExitStack() as stack:
@@ -198,13 +200,20 @@ def _run_all(proof: Proof, inputs: Inputs, wide: Inputs) -> None:
 
 
 def _one_row(proof: Proof, inputs: Inputs) -> Inputs:
-    """The first row alone, if PyTorch takes it: a GroupNorm with one number for each group needs more than one."""
+    """The first row alone, if PyTorch takes it: a GroupNorm with one number for each group needs more than one.
+
+    And if a row alone keeps its axis: `x.squeeze()` takes that of a batch of one away, which no graph can.
+    """
+    if proof.as_given:
+        return inputs
     row = first_row(*inputs, proof.index)
     try:
-        with evaluating(proof.module):
-            outputs_of(proof.module, *row)
+        squeezed = first_squeezed(proof.module, inputs, row)
     except TORCH_ERRORS as error:
         proof.notes.append(f"the model does not take one row alone: {type(error).__name__}")
+        return inputs
+    if squeezed is not None:
+        proof.configuration.append(squeezed)
         return inputs
     return row
 
