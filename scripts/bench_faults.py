@@ -29,7 +29,6 @@ from translator import runtime  # noqa: E402
 runtime.prepare(quiet=True)
 
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 
 from scripts.faults import bookkeeping, structure, training, weights, wiring  # noqa: E402, F401
 from scripts.faults.planting import CATALOGUE, Fault, Planted, Right  # noqa: E402
@@ -187,5 +186,4 @@ def _table(results: list[Result], alarms: list[tuple[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     raise SystemExit(main())
