@@ -6,6 +6,7 @@
     scripts/zoo.py --list classification --list timm-smallest     lists (also: segmentation, video)
     scripts/zoo.py --list s3://bucket/models.txt --output s3://bucket/zoo.jsonl      any path that fsspec knows
     scripts/zoo.py --list video --backend dask --scheduler tcp://host:8786           a cluster; a local one without it
+    scripts/zoo.py --list segmentation --load tensorflow jax torch --no-proof        only written, and loaded on these
 
 What is in --output already is not done again, so a run that was stopped goes on. A worker that uses more than --memory
 or --seconds is ended, and that is its result. The exit status is 1 if any model is wrong or crashed.
@@ -19,22 +20,29 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from translator.pipeline import Conversion
+    from translator.verify.artifact import ArtifactWorker
 
 ROOT = Path(__file__).resolve().parents[1]
-PROVEN, BAD = ("equal", "explained"), ("wrong", "crash")
+PROVEN, GOOD, BAD = ("equal", "explained"), ("proven", "loaded"), ("wrong", "crash")
+KERAS = ("tensorflow", "jax", "torch")
 LISTS = ("classification", "segmentation", "video", "timm-smallest")
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parsed(arguments)
     if options.worker:
-        print(json.dumps(work(options.worker, files=options.files)), flush=True)
+        print(json.dumps(work(options.worker, how_of(options))), flush=True)
         return 0
     specs = [*options.specs, *(s for name in options.list for s in listed(name))]
     rows = earlier(options.output)
@@ -61,8 +69,28 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", choices=("joblib", "dask", "ray"), default="joblib")
     parser.add_argument("--scheduler", help="address of the cluster")
     parser.add_argument("--files", action="store_true", help="write each model's file too, and judge it once more")
+    parser.add_argument("--load", nargs="+", choices=KERAS, default=[], help="load each file on these Keras backends")
+    parser.add_argument("--no-proof", action="store_true", help="no layer by layer: the files' outputs are judged")
     parser.add_argument("--worker", metavar="SOURCE", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What is done with a source. files: the file is judged, too. load: on these backends. proof: layer by layer."""
+
+    files: bool = False
+    load: tuple[str, ...] = ()
+    proof: bool = True
+
+    def options(self) -> list[str]:
+        """As a worker's command line."""
+        load = ["--load", *self.load] if self.load else []
+        return [*(["--files"] if self.files else []), *load, *([] if self.proof else ["--no-proof"])]
+
+
+def how_of(options: argparse.Namespace) -> How:
+    return How(files=options.files, load=tuple(options.load), proof=not options.no_proof)
 
 
 def listed(name: str) -> list[str]:
@@ -101,7 +129,7 @@ def run(specs: list[str], options: argparse.Namespace) -> Iterator[dict[str, Any
     from joblib import Parallel, delayed
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    limits = {"memory": options.memory, "seconds": options.seconds, "files": options.files}
+    limits = {"memory": options.memory, "seconds": options.seconds, "how": how_of(options)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     seen: Counter[str] = Counter()
     with backend(options), Progress(*columns) as progress:
@@ -138,11 +166,11 @@ def backend(options: argparse.Namespace) -> Iterator[None]:
             yield
 
 
-def watched(spec: str, *, memory: float, seconds: float, files: bool) -> dict[str, Any]:
+def watched(spec: str, *, memory: float, seconds: float, how: How) -> dict[str, Any]:
     """One source in a process of its own, ended where it uses too much."""
     import psutil
 
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", spec, *(["--files"] if files else [])]
+    command = [sys.executable, str(Path(__file__).resolve()), "--worker", spec, *how.options()]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
     started, peak = time.perf_counter(), 0
     process = subprocess.Popen(
@@ -179,43 +207,51 @@ def _memory(process: Any) -> int:
         return 0
 
 
-def work(text: str, *, files: bool) -> dict[str, Any]:
-    """Load, translate and prove one source in this process."""
+def work(text: str, how: How, workers: Sequence[ArtifactWorker] | None = None) -> dict[str, Any]:
+    """Load, translate and prove one source in this process. workers: where its file is loaded; started if not given."""
     from translator import runtime
     from translator.errors import TranslatorError
 
     runtime.prepare()
+    from translator.verify.artifact import ArtifactWorker
+
     spec, _, shape = text.partition("@")
-    try:
-        return proven(spec, [int(n) for n in shape.split(",")] if shape else None, files=files)
-    except TranslatorError as error:
-        reason = getattr(error, "reason", type(error).__name__)
-        status = "refused" if error.exit_status == 2 else "crash"
-        return {"status": status, "reason": reason, "message": str(error)}
+    with ExitStack() as stack:
+        if workers is None:
+            workers = [stack.enter_context(ArtifactWorker(name)) for name in how.load]
+        try:
+            return proven(spec, [int(n) for n in shape.split(",")] if shape else None, how, workers)
+        except TranslatorError as error:
+            reason = getattr(error, "reason", type(error).__name__)
+            status = "refused" if error.exit_status == 2 else "crash"
+            return {"status": status, "reason": reason, "message": str(error)}
 
 
-def proven(spec: str, shape: list[int] | None, *, files: bool) -> dict[str, Any]:
-    """What the proof says of one source."""
-    import tempfile
-
+def proven(spec: str, shape: list[int] | None, how: How, workers: Sequence[ArtifactWorker]) -> dict[str, Any]:
+    """What the proof and the loaded files say of one source."""
     import translator
     from translator.capture.source import load_source
 
     loaded = load_source(spec, input_shapes=[shape] if shape else None)
     conversion = translator.convert(
-        loaded.module, loaded.example_inputs, example_kwargs=loaded.example_kwargs, name=loaded.name
+        loaded.module, loaded.example_inputs, example_kwargs=loaded.example_kwargs, name=loaded.name, proof=how.proof
     )
     report = conversion.report
-    if files and report.verdict.value in PROVEN:
+    right = report.verdict.value in PROVEN or not how.proof
+    if how.files and how.proof and right:
         with tempfile.TemporaryDirectory() as folder:
             report = conversion.save(Path(folder) / "model.keras")
+            right = report.verdict.value in PROVEN
+    places = on_backends(conversion, workers) if right else {}
     errors = [row.error_f64 for row in report.layers if row.error_f64 is not None]
     calls = conversion.plan.calls if conversion.plan else ()
     return {
-        "status": "proven" if report.verdict.value in PROVEN else "wrong",
-        "verdict": report.verdict.value,
+        "status": ("proven" if how.proof else "loaded") if right and not any(places.values()) else "wrong",
+        "verdict": report.verdict.value if how.proof else "",
         "reason": report.first_wrong,
-        "message": "; ".join(f"{c.name}: {c.detail}" for c in report.checks if not c.ok)[:2000],
+        "message": "; ".join(
+            [f"{c.name}: {c.detail}" for c in report.checks if not c.ok] + [f"{k}: {v}" for k, v in places.items() if v]
+        )[:2000],
         "parameters": report.balance.torch_total,
         "unexplained": report.balance.unexplained,
         "error_f64": max(errors, default=None),
@@ -225,7 +261,27 @@ def proven(spec: str, shape: list[int] | None, *, files: bool) -> dict[str, Any]
         "lost": list(report.lost),
         "stages": {stage: round(seconds, 2) for stage, seconds in report.timing.items()},
         "file": report.artifact.reloaded if report.artifact else None,
+        "backends": [name for name, error in places.items() if not error],
     }
+
+
+def on_backends(conversion: Conversion, workers: Sequence[ArtifactWorker]) -> dict[str, str]:
+    """What is wrong with the file on each backend; "" where it loads without us and its outputs are PyTorch's."""
+    from translator.verify.artifact import judge_file
+
+    found: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        if workers:
+            conversion.model.save(path)
+        for worker in workers:
+            artifact = judge_file(
+                path, module=conversion.module, model=conversion.model, claims=conversion.claims,
+                args=conversion.example_inputs, kwargs=conversion.example_kwargs, worker=worker,
+            )  # fmt: skip
+            own = artifact.lambda_layers + artifact.custom_layers
+            found[worker.backend] = artifact.error or (f"{own} layers that Keras doesn't have" if own else "")
+    return found
 
 
 def earlier(path: str) -> dict[str, dict[str, Any]]:
@@ -270,7 +326,7 @@ def show(rows: Iterable[dict[str, Any]]) -> None:
     rows = list(rows)
     table = Table("model", "status", "reason", title="not proven", title_justify="left")
     for row in rows:
-        if row["status"] != "proven":
+        if row["status"] not in GOOD:
             table.add_row(row["spec"], row["status"], f"{row.get('reason', '')}: {first_line(row.get('message', ''))}")
     console = Console()
     if table.row_count:
@@ -288,9 +344,9 @@ def markdown(rows: Iterable[dict[str, Any]]) -> str:
     number: Callable[[Any], str] = lambda n: f"{n:,}" if n is not None else ""
     for row in sorted(rows, key=lambda r: r["spec"]):
         error = f"{row['error_f64']:.0e}" if row.get("error_f64") is not None else ""
-        reason = "" if row["status"] == "proven" else f"{row.get('reason', '')}: {first_line(row.get('message', ''))}"
+        reason = "" if row["status"] in GOOD else f"{row.get('reason', '')}: {first_line(row.get('message', ''))}"
         cells = (
-            f"`{row['spec']}`", number(row.get("parameters")), row.get("verdict", row["status"]), error,
+            f"`{row['spec']}`", number(row.get("parameters")), row.get("verdict") or row["status"], error,
             number(row.get("transposes")), f"{row['seconds']:.0f}", re.sub(r"\s*\|\s*", " ", reason),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

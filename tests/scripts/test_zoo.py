@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ def row(spec: str, status: str = "proven", **more: Any) -> dict[str, Any]:
 
 def test_a_model_is_proven_and_a_missing_one_is_refused_with_its_reason(tmp_path: Path) -> None:
     output = tmp_path / "zoo.jsonl"
-    assert zoo.main([CIFAR, "no_such_package:model", "--output", str(output), "--workers", "2"]) == 0
+    assert zoo.main([CIFAR, "no_such_package:model", "--output", str(output), "--workers", "2", "--load", "torch"]) == 0
     rows = {r["spec"]: r for r in map(json.loads, output.read_text().splitlines())}
     assert rows[CIFAR]["status"] == "proven"
     assert rows[CIFAR]["unexplained"] == rows[CIFAR]["transposes"] == 0
     assert rows[CIFAR]["parameters"] == 195_738
+    assert rows[CIFAR]["backends"] == ["torch"]
     assert rows["no_such_package:model"]["status"] == "refused"
     assert "no_such_package" in rows["no_such_package:model"]["message"]
 
@@ -44,7 +44,7 @@ def test_a_wrong_model_fails_the_run() -> None:
 
 
 def test_a_model_that_uses_too_much_memory_is_ended() -> None:
-    result = zoo.watched(CIFAR, memory=0.05, seconds=60, files=False)
+    result = zoo.watched(CIFAR, memory=0.05, seconds=60, how=zoo.How())
     assert (result["status"], result["reason"]) == ("limit", "more than 0.05 GB")
 
 
@@ -61,6 +61,8 @@ def test_the_table_shows_refusals_with_their_reason() -> None:
 
 @pytest.mark.slow
 def test_a_local_dask_cluster_does_the_same() -> None:
-    options = Namespace(memory=12, seconds=600, files=False, workers=2, backend="dask", scheduler=None)
+    options = Namespace(
+        memory=12, seconds=600, files=False, load=[], no_proof=False, workers=2, backend="dask", scheduler=None
+    )
     rows = list(zoo.run([CIFAR, "no_such_package:model"], options))
     assert {r["status"] for r in rows} == {"proven", "refused"}
