@@ -61,8 +61,6 @@ def test_the_table_shows_refusals_with_their_reason() -> None:
 
 @pytest.mark.slow
 def test_a_local_dask_cluster_does_the_same() -> None:
-    options = Namespace(
-        memory=12, seconds=600, files=False, load=[], no_proof=False, workers=2, backend="dask", scheduler=None
-    )
+    options = zoo.parsed(["--memory", "12", "--seconds", "600", "--workers", "2", "--backend", "dask"])
     rows = list(zoo.run([CIFAR, "no_such_package:model"], options))
     assert {r["status"] for r in rows} == {"proven", "refused"}
