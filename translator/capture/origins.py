@@ -55,14 +55,14 @@ def annotate(model: ir.Model, program: Any, traced: Any, module: nn.Module) -> N
 def view_stacks(traced: Any, program: Any) -> dict[str, Mapping[str, Any]]:
     """The modules that views really stand in, by node name, where decomposing has moved them into their reader.
 
-    A view (a part of a split) is made anew where it is first read. Whatever reads it has the same name, target and
-    modules in both programs, and there reads the view where it was written.
+    A view (a part of a split) is made anew where it is first read. Whatever reads it has the same name, target,
+    modules and line in both programs, and there reads the view where it was written.
     """
     before = {node.name: node for node in traced.graph.nodes}
     found: dict[str, Mapping[str, Any]] = {}
     for node in program.graph.nodes:
         twin = before.get(node.name)
-        if twin is None or twin.target != node.target or _stack(twin) != _stack(node):
+        if twin is None or any(of(twin) != of(node) for of in (_target, _stack, _trace)):
             continue
         for view, written in zip(node.all_input_nodes, twin.all_input_nodes, strict=False):
             part = written.target is operator.getitem
@@ -76,6 +76,14 @@ def view_stacks(traced: Any, program: Any) -> dict[str, Mapping[str, Any]]:
 
 def _stack(node: Any) -> tuple[str, ...]:
     return tuple(path for path, _ in node.meta.get("nn_module_stack", {}).values())
+
+
+def _target(node: Any) -> Any:
+    return node.target
+
+
+def _trace(node: Any) -> Any:
+    return node.meta.get("stack_trace")
 
 
 def _is_view(node: Any) -> bool:
