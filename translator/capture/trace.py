@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from translator.capture.batches import shared_batches
 from translator.capture.marked_modules import modules_marked
 from translator.capture.marks import MarkMode, attention_marked
 from translator.capture.modes import evaluating, masks_as_given, without_cache
@@ -31,7 +32,8 @@ class Captured:
     """A traced model. Weights are initializers of `model` by state-dict name; nothing is folded.
 
     tensors: every parameter and buffer (shape, trainable) by its first name, non-persistent buffers included.
-    aliases: other names of tied tensors → the first name. inputs, outputs: public names in PyTorch's order.
+    aliases: other names of tied tensors → the first name. inputs, outputs: public names in PyTorch's order. batches:
+    symbols for the rows of inputs that may be one batch with an earlier input, with that input's symbol.
     """
 
     model: ir.Model
@@ -41,6 +43,7 @@ class Captured:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    batches: Mapping[str, str] = field(default_factory=dict)
 
 
 class BringsGraph(nn.Module, ABC):
@@ -90,6 +93,7 @@ def capture(
         inputs=tuple(v.name or "" for v in model.graph.inputs),
         outputs=tuple(v.name or "" for v in model.graph.outputs),
         notes=tuple(notes),
+        batches=shared_batches(program),
     )
 
 

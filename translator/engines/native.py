@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -11,11 +12,13 @@ import numpy as np
 from torch import nn
 
 from translator.bindings import WeightBinding
+from translator.capture.batches import unite
 from translator.capture.trace import Captured, capture
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.emit.keras_model import Emitted, bound, emit, load_state
 from translator.engines.result import EngineResult
 from translator.engines.state import state_of
+from translator.errors import UnsupportedError
 from translator.graph.build import RESOLVED, build_graph
 from translator.graph.fuse import fuse
 from translator.layout.assign import assign
@@ -91,7 +94,21 @@ def _translated(
 
 
 def plan_of(captured: Captured) -> Plan:
-    """The plan of a traced model."""
+    """The plan of a traced model.
+
+    Where it needs two inputs to have one batch, as where both go through one network side by side, they have it.
+    """
+    try:
+        return _plan(captured)
+    except UnsupportedError as error:
+        if error.reason != "data-dependent-shape" or not captured.batches:
+            raise
+    unite(captured.model, captured.batches)
+    plan = _plan(captured)
+    return replace(plan, notes=(*plan.notes, "inputs with as many rows as another in the example have its batch"))
+
+
+def _plan(captured: Captured) -> Plan:
     graph = fuse(build_graph(captured.model, captured.tensors))
     return build_plan(graph, assign(graph), name=captured.name, tensors=captured.tensors, aliases=captured.aliases)
 

@@ -18,7 +18,7 @@ from translator.errors import UnsupportedError
 from translator.graph import derive
 from translator.graph.derivations import DERIVATIONS
 from translator.graph.derive import Derived
-from translator.graph.dims import SymShape, symbolic_shape
+from translator.graph.dims import SymDim, SymShape, ratio, symbolic_shape
 from translator.graph.evaluate import NotConstant, integers, run
 from translator.graph.onnx_data import constant_of, dtype_name, numpy_name, plain_attribute
 from translator.graph.parts import partly_read
@@ -261,12 +261,12 @@ class Builder:
         axis = view.attr("axis", 0)
         size = shape[axis] if shape is not None else None
         split = self.constants.get(view.inputs[1]) if view.has(1) else np.array(1)
-        if not isinstance(size, int) or split is None or (not view.has(1) and not view.attr("keepdims", 1)):
+        sizes = _sizes(size, split)
+        if not sizes or (not view.has(1) and not view.attr("keepdims", 1)):
             raise view.unsupported("a split into parts of unknown number", reason="data-dependent-shape")
-        each = integers(split)
-        sizes = each if split.ndim else [min(each[0], size - i) for i in range(0, size, each[0])]
         name = f"{view.outputs[0]}:sizes"
-        self.constants[name] = np.array(sizes, dtype=np.int64)
+        known = all(isinstance(s, int) for s in sizes)
+        self.constants[name] = np.array(sizes, dtype=np.int64 if known else object)
         parts = tuple(f"{view.outputs[0]}:part{i}" for i in range(len(sizes)))
         self.sequences[view.outputs[0]] = parts
         self.dtypes.update(dict.fromkeys(parts, self.dtypes.get(view.inputs[0], "float32")))
@@ -349,6 +349,19 @@ class Builder:
         found = infer(view, shapes, [self.constants.get(i) for i in view.inputs])
         for name, shape in zip(view.outputs, found or (), strict=False):
             self.shapes[name] = tuple(int(d) if getattr(d, "is_Integer", False) else d for d in shape)
+
+
+def _sizes(size: SymDim | None, split: np.ndarray | None) -> list[SymDim]:
+    """The sizes of the parts of a dimension, from their list or from what each has; none where they aren't known."""
+    if split is None or size is None:
+        return []
+    each = integers(split)
+    if split.ndim:
+        return each
+    if isinstance(size, int) and isinstance(each[0], int):
+        return [min(each[0], size - i) for i in range(0, size, each[0])]
+    count = ratio(size, each[0])
+    return each * count if isinstance(count, int) else []
 
 
 def _view(node: ir.Node, index: int) -> NodeView:

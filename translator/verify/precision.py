@@ -136,7 +136,24 @@ class _Float64Mode(TorchFunctionMode):
         kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
         if func in _CONVOLUTIONS and (args[6] if len(args) > 6 else kwargs.get("groups", 1)) > 1:
             return _on_one_thread(func, args, kwargs)
+        made = func(*args, **kwargs)
+        if getattr(made, "dtype", None) is torch.float32 and not any(map(_is_float, _tensors_in((args, kwargs)))):
+            return _of_whole_numbers(func, args, kwargs)
+        return made
+
+
+def _of_whole_numbers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What PyTorch makes floats of its default dtype of: the root of an integer, the quotient of two."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
         return func(*args, **kwargs)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _is_float(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point()
 
 
 def _on_one_thread(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from translator.graph.dims import ratio
 from translator.graph.evaluate import integers
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
@@ -35,7 +36,11 @@ def slice_(node: NodeView, ctx: PlanContext) -> Ref:
             picked = range(size)[slice(start, stop if stop >= -size else None, step)]
             start, stop, step = size - 1 - picked.start, size - 1 - picked.stop, -step
             x = ctx.op(node, "flip", x, axis=place, role="flip")
-        key[place] = _slice(start, stop, step, size)
+        part = _equal_part(start, stop, step, size)
+        if part is None:
+            key[place] = _slice(node, start, stop, step, size)
+        else:
+            x = ctx.op_several(node, "split", x, part[1], axis=place, outputs=part[1], role="parts")[part[0]]
     if all(k == slice(None) for k in key):
         return x  # type: ignore[no-any-return]
     return ctx.op(node, "get_item", x, tuple(key), role="slice")
@@ -54,7 +59,18 @@ def bounds(node: NodeView, ctx: PlanContext) -> tuple[list[Any], list[Any], list
     return operands[0], operands[1], axes, ctx.ints(node, 4) or [1] * len(axes)
 
 
-def _slice(start: Any, stop: Any, step: int, size: Any) -> slice:
+def _equal_part(start: Any, stop: Any, step: int, size: Any) -> tuple[int, int] | None:
+    """Which of how many equal parts of a dynamic dimension a slice takes: both halves of two batches in one."""
+    if step != 1 or isinstance(size, int) or all(isinstance(v, int) for v in (start, stop)):
+        return None
+    stop = size if isinstance(stop, int) and stop >= _FAR else stop
+    if start == 0 and stop == size:
+        return None
+    count, number = ratio(size, stop - start), ratio(start, stop - start)
+    return (number, count) if isinstance(count, int) and isinstance(number, int) else None
+
+
+def _slice(node: NodeView, start: Any, stop: Any, step: int, size: Any) -> slice:
     """A slice in its plainest form; bounds that are the (symbolic) size itself are left open."""
     first = None if isinstance(start, int) and start == 0 else start
     last = (
@@ -66,24 +82,23 @@ def _slice(start: Any, stop: Any, step: int, size: Any) -> slice:
         difference = stop - size
         last = int(difference) if getattr(difference, "is_Integer", False) else last
     if not all(v is None or isinstance(v, int) for v in (first, last)):
-        raise ValueError(f"slice({start}, {stop})")
+        raise node.unsupported(f"the slice from {start} to {stop} of {size}", reason="data-dependent-shape")
     return slice(first, last, None if step == 1 else step)
 
 
 @rule("Split", since=13, keras="keras.ops.split")
 def split(node: NodeView, ctx: PlanContext) -> tuple[Ref, ...]:
-    """Plan a cut into parts along one axis. Source: ONNX Split-18."""
+    """Plan a cut into parts along one axis; a dynamic one into equal parts. Source: ONNX Split-18."""
     rank = ctx.rank(node.inputs[0])
     axis = node.attr("axis", 0) % rank
-    sizes = [ctx.shape(o)[axis] for o in node.outputs]
-    if any(s is None for s in sizes):
-        raise node.unsupported("a split of a dynamic axis", reason="data-dependent-shape")
+    sizes = [ctx.graph.shapes[o][axis] for o in node.outputs]
+    equal = len(set(sizes)) == 1
+    if not equal and not all(isinstance(s, int) for s in sizes):
+        raise node.unsupported("a split of a dynamic axis into unequal parts", reason="data-dependent-shape")
     place = ctx.layout(node).axis(axis)
     if len(sizes) == 1:
         return (ctx.arg(node),)
-    cuts = [int(c) for c in np.cumsum(sizes)[:-1]]
-    equal = len(set(sizes)) == 1
-    many = len(sizes) if equal else cuts
+    many = len(sizes) if equal else [int(c) for c in np.cumsum(sizes)[:-1]]
     return ctx.op_several(node, "split", ctx.arg(node), many, axis=place, outputs=len(sizes))
 
 
