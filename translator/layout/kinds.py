@@ -321,16 +321,19 @@ def _matmul(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 def _attention(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """keras.ops.dot_product_attention wants (batch, time, head, feature), PyTorch has (batch, head, time, feature)."""
     rank = graph.rank(node.inputs[0])
-    layout = Layout(axes=(0, 2, 1, 3)) if one_width(node, graph) else Layout.identity(rank)
+    layout = Layout(axes=(0, 2, 1, 3)) if as_keras_has_it(node, graph) else Layout.identity(rank)
     wanted = {v: layout for v in node.inputs[:3] if v in have}
     wanted |= {v: Layout.identity(graph.rank(v)) for v in node.inputs[3:] if v in have}
     return Demand(inputs=wanted, outputs=(layout,))
 
 
-def one_width(node: NodeView, graph: Graph) -> bool:
-    """Whether an attention has four axes and values as wide as queries: Keras takes its result to be so."""
-    query, _, value = node.inputs[:3]
-    return graph.rank(query) == 4 and graph.shapes[query][-1] == graph.shapes[value][-1]
+def as_keras_has_it(node: NodeView, graph: Graph) -> bool:
+    """Whether an attention is one of Keras': four axes, values as wide as queries, and nothing that is broadcast."""
+    query, key, value = (graph.shapes[v] for v in node.inputs[:3])
+    if not len(query) == len(key) == len(value) == 4:
+        return False
+    rows = [shape[0] == 1 for shape in (query, key, value)]
+    return query[-1] == value[-1] and query[1] == key[1] == value[1] and len(set(rows)) == 1
 
 
 _MANY = frozenset({_spatial, _together, _matmul, _einsum, _gather, _attention, _own_order})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from translator.graph.view import NodeView
-from translator.layout.kinds import one_width
+from translator.layout.kinds import as_keras_has_it
 from translator.plan.adding import add
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
@@ -22,7 +22,7 @@ def attention(node: NodeView, ctx: PlanContext) -> Ref:
     """
     if float(node.attr("rate", "0")) > 0:
         ctx.lost.append(f"{node.origin.module}: the dropout of attention weights (rate {node.attr('rate')})")
-    if not one_width(node, ctx.graph):
+    if not as_keras_has_it(node, ctx.graph):
         return _explicit(node, ctx)
     query, key, value = (ctx.arg(node, i, like=Layout(axes=(0, 2, 1, 3))) for i in range(3))
     scale = float(node.attr("scale"))
