@@ -45,3 +45,26 @@ class TiedBehindFlatten(nn.Module):
 def test_a_tied_linear_behind_a_flattened_image_reads_it_in_order() -> None:
     done = translator.convert(TiedBehindFlatten().eval(), torch.randn(2, 3, 6, 6))
     assert done.report.verdict is Verdict.EQUAL
+
+
+class Clamped(nn.Module):
+    """Bounds that are a whole number and a float, as people write them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(-1, 0.5) + torch.clip(x, min=0, max=1.5) + nn.functional.hardtanh(x, 0, 0.7)
+
+
+def test_a_clamp_between_a_whole_number_and_a_float() -> None:
+    assert translator.convert(Clamped(), torch.randn(3, 5)).report.verdict is Verdict.EQUAL
+
+
+def test_one_slope_for_a_batch_of_numbers() -> None:
+    class Numbers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prelu = nn.PReLU(init=0.3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.prelu(self.prelu(x) - 1)
+
+    assert translator.convert(Numbers(), torch.randn(7)).report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)

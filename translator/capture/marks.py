@@ -45,6 +45,11 @@ _ATTENTION = functional.scaled_dot_product_attention
 _ROLLS = frozenset({torch.roll, Tensor.roll})
 
 
+_CLAMPS = frozenset({
+    torch.clamp, torch.clip, torch.clamp_, Tensor.clamp, Tensor.clip, Tensor.clamp_, Tensor.clip_, functional.hardtanh,
+})  # fmt: skip
+
+
 class MarkMode(TorchFunctionMode):
     """While active, the functions it knows become nodes of the domain "translator" in a `torch.export` trace."""
 
@@ -66,6 +71,8 @@ class MarkMode(TorchFunctionMode):
             return _instance_norm(*args, **kwargs)
         if func is functional.rrelu:
             return _rrelu(*args, **kwargs)
+        if func in _CLAMPS:
+            args, kwargs = _bounds_alike(args, kwargs)
         return func(*args, **kwargs)
 
 
@@ -81,6 +88,17 @@ def attention_marked() -> Iterator[None]:
         yield
     finally:
         functional.scaled_dot_product_attention = original
+
+
+def _bounds_alike(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Bounds of a clamp as floats if one of them is one: the exporter knows no clamp from -1 to 0.5."""
+    if not any(isinstance(v, float) for v in (*args, *kwargs.values())):
+        return args, kwargs
+    return tuple(map(_as_float, args)), {name: _as_float(v) for name, v in kwargs.items()}
+
+
+def _as_float(value: Any) -> Any:
+    return float(value) if type(value) is int else value
 
 
 def _dropout(kind: str, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002

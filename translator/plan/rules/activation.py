@@ -107,15 +107,14 @@ def prelu(node: NodeView, ctx: PlanContext) -> Ref:
     Shapes: x (N, C, *S); slope (C, 1…) or (1,). Source: ONNX PRelu-16; Keras 3 PReLU.
     """
     slope, layout, rank = ctx.param(node, 1), ctx.out_layout(node), ctx.rank(node.inputs[0])
-    if slope is None or layout.axes[0] != 0 or layout.view is not None or len(slope.shape) > rank:
+    each = slope is not None and len(slope.shape) == rank and slope.shape[0] != 1
+    if slope is None or each or rank < 2 or layout.axes[0] != 0 or layout.view is not None or len(slope.shape) > rank:
         positive = ctx.op(node, "maximum", ctx.arg(node), 0.0, role="positive")
         negative = ctx.op(node, "minimum", ctx.arg(node), 0.0, role="negative")
         scaled = ctx.op(node, "multiply", negative, aligned(node, ctx, 1), role="slope")
         return ctx.op(node, "add", positive, scaled)
     laid = slope.reshape((1,) * (rank - len(slope.shape)) + slope.shape).permute(layout.axes)
     shape = laid.shape[1:]
-    if laid.shape[0] != 1 or rank < 2:
-        raise node.unsupported("a slope for each sample", reason="rank")
     shared = [i + 1 for i, d in enumerate(shape) if d == 1]
     return ctx.layer(node, "PReLU", {"shared_axes": shared}, {"alpha": laid.reshape(shape)})
 
