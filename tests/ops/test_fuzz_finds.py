@@ -68,3 +68,13 @@ def test_one_slope_for_a_batch_of_numbers() -> None:
             return self.prelu(self.prelu(x) - 1)
 
     assert translator.convert(Numbers(), torch.randn(7)).report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+
+
+def test_a_padding_that_crops_on_one_side_and_pads_on_the_other() -> None:
+    module = nn.Sequential(nn.ZeroPad2d((-1, 1, -1, 2)), nn.Conv2d(3, 4, 1), nn.ZeroPad2d((2, -1, 0, -1)))
+    assert translator.convert(module, torch.randn(2, 3, 6, 5)).report.verdict is Verdict.EQUAL
+
+
+def test_a_transposed_convolution_with_groups_over_three_axes() -> None:
+    module = nn.Sequential(nn.ConvTranspose3d(4, 6, (1, 2, 3), stride=(3, 1, 2), output_padding=(1, 0, 1), groups=2))
+    assert translator.convert(module, torch.randn(2, 4, 2, 3, 1)).report.verdict is Verdict.EXPLAINED

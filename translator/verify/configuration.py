@@ -98,7 +98,7 @@ def _against(
     partners = [(op, facts) for op, facts in described if _comparable(want, facts)]
     if isinstance(want, _FUNCTIONS) and partners and len(partners) < _without_padding(operations):
         return
-    if isinstance(want, Conv | Pool) and any(map(_elsewhere, operations)):
+    if isinstance(want, Conv | Pool | Padding) and any(map(_elsewhere, operations)):
         return
     if isinstance(want, Dropout) and not partners:
         yield from _lost_dropout(want)
@@ -174,8 +174,20 @@ def _described(operations: Sequence[keras.Operation], want: Facts | None) -> Ite
             pads = []
         elif facts is not None:
             yield op, facts
-    for padding, op in zip(pads, operations, strict=False):
-        yield op, padding
+    if pads and len(pads) == len(operations):
+        yield operations[-1], _together(pads)
+    else:
+        yield from zip(operations, pads, strict=False)
+
+
+def _together(pads: Sequence[Padding]) -> Padding:
+    """Paddings one after the other as one: cropping in front and padding behind, by any two layers."""
+    total = pads[0]
+    for padding in pads[1:]:
+        both = zip(total.pads, padding.pads, strict=True)
+        fill = padding.fill if any(n > 0 for pair in padding.pads for n in pair) else total.fill
+        total = Padding(pads=tuple((a + c, b + d) for (a, b), (c, d) in both), fill=fill)
+    return total
 
 
 def _sizes(facts: Facts | None) -> Ints | None:

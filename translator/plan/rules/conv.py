@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -165,6 +166,17 @@ def _first(total: int, extra: int, auto: str) -> int:
     return padding // 2 if auto == "SAME_UPPER" else padding - padding // 2
 
 
+def _with_zeros(node: NodeView, ctx: PlanContext, x: Arg, axis: int, stride: int, shape: Sequence[int]) -> Ref:
+    """`stride` - 1 zeros behind each place of one axis: TensorFlow can't pad as many axes as three at once would take.
+
+    shape: of the result.
+    """
+    between = ctx.op(node, "expand_dims", x, axis + 1, role="between")
+    width = tuple((0, stride - 1 if a == axis + 1 else 0) for a in range(len(shape) + 1))
+    padded = ctx.op(node, "pad", between, width, role="zeros_between")
+    return ctx.op(node, "reshape", padded, tuple(shape), role="spread")
+
+
 def _spread(
     node: NodeView,
     ctx: PlanContext,
@@ -179,22 +191,14 @@ def _spread(
     """
     inputs, per_group, *kernel = weight.shape
     spatial, groups = len(kernel), node.attr("group", 1)
-    axes = tuple(range(1, 1 + spatial))
     x = ctx.arg(node)
     if max(strides) > 1:
-        sizes = ctx.shape(node.inputs[0])[2:]
-        if None in sizes:
+        sizes = [-1, *(size or 0 for size in ctx.shape(node.inputs[0])[2:]), inputs]
+        if 0 in sizes:
             raise node.unsupported("groups over a dynamic size", reason="data-dependent-shape")
-        x = ctx.op(node, "expand_dims", x, tuple(2 * a for a in axes), role="between")
-        width = [(0, 0)] + [pair for s in strides for pair in ((0, 0), (0, s - 1))] + [(0, 0)]
-        x = ctx.op(node, "pad", x, tuple(width), role="zeros_between")
-        x = ctx.op(
-            node,
-            "reshape",
-            x,
-            (-1, *(int(n or 0) * s for n, s in zip(sizes, strides, strict=True)), inputs),
-            role="spread",
-        )
+        for axis, stride in enumerate(strides, start=1):
+            sizes[axis] *= stride
+            x = _with_zeros(node, ctx, x, axis, stride, sizes) if stride > 1 else x
     extents = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     pads = [(e - a, e - b - (s - 1)) for e, s, (a, b) in zip(extents, strides, crops, strict=True)]
     x = zero_padding(node, ctx, x, pads) if any(p for pair in pads for p in pair) else x
