@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -215,3 +216,24 @@ def test_random_numbers_belong_to_the_test(seed: int) -> None:
     got = torch.rand(3)
     torch.manual_seed(seed)
     assert torch.equal(got, torch.rand(3))
+
+
+def unordered(node: ast.AST) -> bool:
+    """Whether an expression is a set, whose order differs from one process to the next."""
+    if isinstance(node, ast.BinOp):
+        return unordered(node.left) or unordered(node.right)
+    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"set", "frozenset"}
+    return called or isinstance(node, ast.Set | ast.SetComp)
+
+
+def test_tests_are_collected_in_the_same_order_in_every_process() -> None:
+    """Two processes that collect in different orders can't share the tests between them."""
+    found = [
+        f"{path.relative_to(ROOT)}, line {node.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "parametrize"
+        if any(unordered(argument) for argument in node.args)
+    ]
+    assert found == []
+    assert unordered(ast.parse('set(EXAMPLES) - {"empty"}', mode="eval").body)

@@ -103,7 +103,7 @@ def test_what_is_not_finite_is_a_string_and_what_was_not_measured_is_null() -> N
     assert back.layers[2].error_f64 is None
 
 
-@pytest.mark.parametrize("name", set(EXAMPLES) - {"not_finite"})
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "not_finite"])
 def test_a_stored_report_comes_back_as_it_was(name: str) -> None:
     assert from_json(parsed(EXAMPLES[name]())) == EXAMPLES[name]()
 
