@@ -214,8 +214,10 @@ def test_a_transfer_into_the_wrong_framework_is_refused() -> None:
     assert "for Keras to PyTorch end the output in .safetensors" in done.stderr
 
 
-def test_ops_are_listed_as_a_table_and_as_json() -> None:
+def test_ops_are_listed_as_a_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     import json
+
+    monkeypatch.setenv("COLUMNS", "80")
 
     rules = {rule["op"]: rule for rule in json.loads(invoke("ops", "--json").stdout)}
     assert rules["Conv"]["keras"]

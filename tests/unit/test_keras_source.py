@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,16 +83,27 @@ def test_keras_models_that_cannot_be_used_are_refused_with_the_reason(write, tmp
     assert "can't be loaded" in keras_refusal(str(tmp_path / "zip.keras"))
 
 
+@contextmanager
+def forgotten_classes() -> Iterator[None]:
+    """As in a process in which nobody registered a class."""
+    import keras
+
+    known = keras.saving.get_custom_objects()
+    before = dict(known)
+    known.clear()
+    yield
+    known.update(before)
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_keras_files_that_need_code_are_refused(write, tmp_path: Path) -> None:
-    import keras
 
     path = write(KERAS_NETWORK)
     for factory, reason in (("custom", "Mine"), ("lambdas", "Lambda")):
         file = tmp_path / f"{factory}.keras"
         make(parse_spec(f"{path}:{factory}"), "keras.Model").save(file)
-        keras.saving.get_custom_objects().clear()
-        message = keras_refusal(str(file))
+        with forgotten_classes():
+            message = keras_refusal(str(file))
         assert reason in message
         assert "give file.py:factory that builds the model" in message
     with_weights = tmp_path / "a.weights.h5"

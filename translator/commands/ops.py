@@ -27,9 +27,10 @@ def ops(*, as_json: bool, quiet: bool) -> int:
 
 
 def _print_table(rules: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("op", "since opset", "Keras", "rule", title=f"{len(rules)} ONNX ops", title_justify="left")
+    op, title = Column("op", no_wrap=True), f"{len(rules)} ONNX ops"
+    table = Table(op, "since opset", "Keras", "rule", title=title, title_justify="left")
     for rule in rules:
         table.add_row(*(str(value) for value in rule.values()))
     options.console().print(table)
