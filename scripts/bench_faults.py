@@ -4,9 +4,11 @@
     scripts/bench_faults.py                              six networks, every kind of fault, one place each
     scripts/bench_faults.py --places 3 --networks cifar resnet18
     scripts/bench_faults.py --pairs 60                   the number of right pairs for false alarms
+    scripts/bench_faults.py --faults bias --again        only these faults, measured anew
 
 A fault is detected where the audit says what it does not say about the right pair; the layer is right where it is among
-those named, and no more than a handful are. Output: a Markdown table and JSON.
+those named, and no more than a handful are. Output: a line of JSON for each as it comes, in the end a Markdown table.
+What is in the output already is not measured again, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ import numpy as np  # noqa: E402
 
 from scripts.faults import bookkeeping, structure, training, weights, wiring  # noqa: E402, F401
 from scripts.faults.planting import CATALOGUE, Fault, Planted, Right  # noqa: E402
-from scripts.faults.right_pairs import NETWORKS, right_pairs, translated  # noqa: E402
+from scripts.faults.right_pairs import NETWORKS, MakePair, right_pairs, translated  # noqa: E402
 from translator.audit.api import AuditOptions, audit  # noqa: E402
 from translator.verdict import Difference, Report, Verdict  # noqa: E402
 from translator.verify.proof import ProofOptions, Subject, prove  # noqa: E402
@@ -58,44 +60,79 @@ class Result:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What was measured, a line of JSON each, by a key that says what it was. seed: of all that is random."""
+
+    path: Path
+    seed: int
+    again: bool
+    rows: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, seed: int, *, again: bool) -> Log:
+        """What an earlier run left there; with `again` only to be replaced."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return cls(path=path, seed=seed, again=again, rows={line["key"]: line["row"] for line in lines})
+
+    def key(self, *parts: object) -> str:
+        return " / ".join(map(str, (*parts, f"seed {self.seed}")))
+
+    def has(self, key: str) -> bool:
+        return not self.again and key in self.rows
+
+    def add(self, key: str, row: Any) -> None:
+        self.rows[key] = row
+        with self.path.open("a") as file:
+            file.write(json.dumps({"key": key, "row": row}) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--faults", default="", help="only faults whose name contains this")
     parser.add_argument("--places", type=int, default=1, help="random places of each fault in each network")
     parser.add_argument("--pairs", type=int, default=60, help="right pairs, for false alarms")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="measure what is in the output already, too")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "bench_faults", help="without suffix")
     options = parser.parse_args()
-    results = list(_faults(options))
-    alarms = list(_alarms(options.pairs, options.seed))
+    log = Log.of(options.output.with_suffix(".jsonl"), options.seed, again=options.again)
+    results = list(_faults(options, log))
+    alarms = list(_alarms(options.pairs, log))
     text = _table(results, alarms)
     sys.stdout.write(text)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".md").write_text(text)
-    data = {"faults": [_plain(r) for r in results], "false_alarms": [list(a) for a in alarms]}
-    options.output.with_suffix(".json").write_text(json.dumps(data, indent=1))
-    return 0
+    missed = [r for r in results if not r.detected]
+    return int(bool(missed) or any(why for _, why in alarms))
 
 
-def _plain(result: Result) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in Result.__slots__}
-
-
-def _faults(options: argparse.Namespace) -> Iterator[Result]:
+def _faults(options: argparse.Namespace, log: Log) -> Iterator[Result]:
+    """Each fault at each place of each network; None is kept for one that the network has no place for."""
     chosen = [f for f in CATALOGUE if options.faults in f.name]
     for network in options.networks:
-        right = translated(network, options.seed)
-        clean = judge(right, None)
-        for fault in chosen:
-            for place in range(options.places):
-                kind = CATALOGUE.index(fault)
-                rng = np.random.default_rng([options.seed, list(NETWORKS).index(network), kind, place])
-                result = _one(right, clean, fault, rng)
-                if result is not None:
-                    _say(result)
-                    yield result
-        del right
+        keys = {
+            log.key(network, fault.name, place): (fault, place) for fault in chosen for place in range(options.places)
+        }
+        todo = {key: what for key, what in keys.items() if not log.has(key)}
+        if todo:
+            _measure(network, todo, log)
+        for row in (log.rows[key] for key in keys):
+            if row is not None:
+                yield Result(**{**row, "named": tuple(row["named"]), "wanted": tuple(row["wanted"])})
+
+
+def _measure(network: str, todo: dict[str, tuple[Fault, int]], log: Log) -> None:
+    right = translated(network, log.seed)
+    clean = judge(right, None)
+    for key, (fault, place) in todo.items():
+        kind = CATALOGUE.index(fault)
+        rng = np.random.default_rng([log.seed, list(NETWORKS).index(network), kind, place])
+        result = _one(right, clean, fault, rng)
+        log.add(key, None if result is None else asdict(result))
+        if result is not None:
+            _say(result)
         gc.collect()
 
 
@@ -149,17 +186,24 @@ def _only(difference: Difference, layers: tuple[str, ...]) -> Difference:
     return replace(difference, layers=layers)
 
 
-def _alarms(count: int, seed: int) -> Iterator[tuple[str, str]]:
+def _alarms(count: int, log: Log) -> Iterator[tuple[str, str]]:
     """Right pairs: name, and why the audit objects ("" where it does not)."""
-    for number, (name, module, model, inputs) in enumerate(right_pairs(seed)):
+    for number, (name, pair) in enumerate(right_pairs(log.seed)):
         if number >= count:
             return
-        report = audit(module, model, inputs, options=AuditOptions(weights="compare", proof=QUICK))
-        odd = [d.kind for d in report.differences if d.kind not in KNOWN]
-        why = "" if report.verdict is not Verdict.DIFFERENT and not odd else f"{report.verdict}: {', '.join(odd)}"
-        sys.stderr.write(f"right pair {number + 1:>3} {name:<40} {why or 'no alarm'}\n")
-        yield name, why
-        gc.collect()
+        key = log.key("right pair", name)
+        if not log.has(key):
+            log.add(key, _alarm(pair))
+            sys.stderr.write(f"right pair {number + 1:>3} {name:<40} {log.rows[key] or 'no alarm'}\n")
+            gc.collect()
+        yield name, log.rows[key]
+
+
+def _alarm(pair: MakePair) -> str:
+    module, model, inputs = pair()
+    report = audit(module, model, inputs, options=AuditOptions(weights="compare", proof=QUICK))
+    odd = [d.kind for d in report.differences if d.kind not in KNOWN]
+    return "" if report.verdict is not Verdict.DIFFERENT and not odd else f"{report.verdict}: {', '.join(odd)}"
 
 
 def _say(result: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,31 +81,40 @@ def translated(network: str, seed: int) -> Right:
     return Right(name=network, module=module, model=done.model, claims=done.claims, inputs=inputs, home=home)
 
 
-def right_pairs(seed: int) -> Iterator[tuple[str, nn.Module, Any, tuple[Any, ...]]]:
-    """Pairs that are right: the six, more of torchvision's and timm's, and small random nets without end."""
+MakePair = Callable[[], tuple[nn.Module, Any, tuple[Any, ...]]]
+"""Gives a PyTorch module, a Keras model that is the same, and example inputs."""
 
-    import translator
 
+def right_pairs(seed: int) -> Iterator[tuple[str, MakePair]]:
+    """Pairs that are right, made when they are asked for: the six, more networks, and small random nets without end."""
     builders: list[tuple[str, Callable[[], nn.Module], tuple[int, ...]]] = [
         (name, build, shape) for name, (build, shape) in NETWORKS.items()
     ]
     builders += [(name, _torchvision(name), (2, 3, 64, 64)) for name in _MORE]
     builders += [(name, _timm(name), (2, 3, 64, 64)) for name in _TIMM]
     for name, build, shape in builders:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            module = settled(build(), seed)
-        inputs = (torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)),)
-        try:
-            done = translator.convert(module, inputs, proof=False)
-        except translator.UnsupportedError:
-            continue
-        yield name, module, done.model, inputs
+        yield name, partial(_translated_pair, build, shape, seed)
     number = 0
     while True:
-        pair = random_pair(np.random.default_rng([seed, number]))
-        yield f"random net {number}", pair.module, pair.model, pair.inputs
+        yield f"random net {number}", partial(_written_pair, seed, number)
         number += 1
+
+
+def _translated_pair(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], seed: int
+) -> tuple[nn.Module, Any, tuple[Any, ...]]:
+    import translator
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = settled(build(), seed)
+    inputs = (torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)),)
+    return module, translator.convert(module, inputs, proof=False).model, inputs
+
+
+def _written_pair(seed: int, number: int) -> tuple[nn.Module, Any, tuple[Any, ...]]:
+    pair = random_pair(np.random.default_rng([seed, number]))
+    return pair.module, pair.model, pair.inputs
 
 
 def _timm(name: str) -> Callable[[], nn.Module]:
