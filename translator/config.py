@@ -76,10 +76,11 @@ class TransferRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteSourceRequest:
-    """`translator source`. output: the .py file."""
+    """`translator source`. output: the .py file. weights: a .weights.h5 for what the file builds, or None."""
 
     source: SourceRequest
     output: Path
+    weights: Path | None = None
     style: Style = "functional"
 
 

@@ -95,6 +95,7 @@ def atomic(path: str | os.PathLike[str], *, force: bool = True) -> Iterator[Path
 
 
 _FIX_FOLDER = "choose another folder, or make room in this one"
+_WEIGHTS = ".weights.h5"
 
 
 def _check(final: Path, *, force: bool) -> int:
@@ -121,12 +122,17 @@ def _check(final: Path, *, force: bool) -> int:
 
 
 def _temporary_name(final: Path) -> Path:
-    return final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{final.suffix}")
+    return final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{_suffix(final)}")
+
+
+def _suffix(final: Path) -> str:
+    """The end of a name that says what the file is; Keras wants both parts of `.weights.h5`."""
+    return _WEIGHTS if final.name.endswith(_WEIGHTS) else final.suffix
 
 
 def _remove_stale(final: Path) -> None:
     """Remove what a killed run left behind for this output: temporary files whose process is gone."""
-    pattern = re.compile(re.escape(f".{final.name}.") + r"(\d+)-[0-9a-f]{8}\.tmp" + re.escape(final.suffix))
+    pattern = re.compile(re.escape(f".{final.name}.") + r"(\d+)-[0-9a-f]{8}\.tmp" + re.escape(_suffix(final)))
     for entry in os.scandir(final.parent):
         found = pattern.fullmatch(entry.name)
         if found and not _is_alive(int(found.group(1))):

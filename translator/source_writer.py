@@ -62,7 +62,7 @@ def write_source(
 
 
 def write_source_file(request: WriteSourceRequest, *, on_progress: Progress | None = None) -> Report:
-    """`translator source`: write `request.output`, whatever its proof says; the report tells.
+    """`translator source`: write `request.output` and the weights for it, whatever the proof says; the report tells.
 
     The caller decides where the file goes from there.
     """
@@ -87,7 +87,10 @@ def write_source_file(request: WriteSourceRequest, *, on_progress: Progress | No
         name=loaded.name,
         on_stage=lambda stage: progress(_STAGES.get(stage, stage)),
     )
-    return write_and_prove(result, loaded, request.output, style=request.style, seed=source.seed, on_progress=progress)
+    return write_and_prove(
+        result, loaded, request.output, style=request.style, seed=source.seed, weights=request.weights,
+        on_progress=progress,
+    )  # fmt: skip
 
 
 def write_and_prove(
@@ -97,9 +100,13 @@ def write_and_prove(
     *,
     style: Style = "functional",
     seed: int = 0,
+    weights: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
-    """Write the source of a translated model to `output`, and prove what the file builds against the module."""
+    """Write the source of a translated model to `output`, and prove what the file builds against the module.
+
+    weights: a .weights.h5 to write, too, which the model that the file builds takes by itself.
+    """
     from translator.emit.source.write_plan import checked_source
     from translator.verify.proof import ProofOptions, Subject, prove
 
@@ -122,7 +129,7 @@ def write_and_prove(
     options = ProofOptions(seed=seed, on_progress=on_proof)
     report = prove(loaded.module, loaded.example_inputs, subject, options, loaded.example_kwargs)
     progress("importing it in a fresh process")
-    artifact = _judge(written, result, loaded, output)
+    artifact = _judge(written, result, loaded, output, weights=weights)
     return replace(
         report,
         title=loaded.spec or loaded.name,
@@ -208,7 +215,14 @@ def judge_on(backend: str, result: EngineResult, loaded: LoadedSource, output: P
     return _judge(written, result, loaded, output, backend)
 
 
-def _judge(written: _Written, result: EngineResult, loaded: LoadedSource, output: Path, backend: str = "") -> Artifact:
+def _judge(
+    written: _Written,
+    result: EngineResult,
+    loaded: LoadedSource,
+    output: Path,
+    backend: str = "",
+    weights: Path | None = None,
+) -> Artifact:
     from translator.verify.claim_index import ROOT, index_claims
     from translator.verify.compare import lay_out
     from translator.verify.torch_record import evaluating, outputs_of, tensors_in
@@ -222,7 +236,7 @@ def _judge(written: _Written, result: EngineResult, loaded: LoadedSource, output
         results = outputs_of(loaded.module, args, kwargs)
     want = [arrange(t, at) for t, at in zip(results, index.twins[ROOT].outputs, strict=False)]
     with tempfile.TemporaryDirectory(prefix="translator-") as folder:
-        weights = Path(folder) / "model.weights.h5"
+        weights = weights or Path(folder) / "model.weights.h5"
         (result.model if written.fits else written.model).save_weights(weights)
         return judge_source(output, model=written.model, weights=weights, inputs=inputs, want=want, backend=backend)
 

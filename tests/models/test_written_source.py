@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 from translator.capture.source import LoadedSource, load_source
 from translator.capture.trace import capture
+from translator.cli import cli
 from translator.emit.source.write_plan import checked_source
 from translator.engines.native import plan_of, translate
 from translator.engines.result import EngineResult
@@ -94,6 +96,41 @@ def test_the_written_file_runs_on_another_backend(backend: str, tmp_path: Path) 
         path, model=result.model, weights=tmp_path / "model.weights.h5", inputs=[x], want=[want], backend=backend
     )
     assert artifact.reloaded, artifact.error
+
+
+CHAIN = """
+import torch
+from torch import nn
+
+def chain():
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    return nn.Sequential(stem, nn.Flatten(), nn.Linear(64, 5))
+
+def example_inputs():
+    return torch.zeros(2, 3, 6, 6)
+"""
+
+
+@pytest.mark.parametrize("style", ["functional", "subclass", "sequential"])
+def test_the_weights_that_are_written_with_a_file_fit_what_it_builds(style: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(CHAIN)
+    output, spec = tmp_path / "chain.py", f"{tmp_path}/net.py:chain"
+    command = ["source", spec, "-o", str(output), "--style", style, "--save-weights", "--quiet"]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    scope: dict[str, object] = {"__name__": f"written_{style}"}
+    exec(output.read_text(), scope)  # noqa: S102 what the writer wrote is what is tested
+    model = scope["build_model"]()  # type: ignore[operator]
+    model.load_weights(tmp_path / "chain.weights.h5")
+    module, x = load_source(spec).module, np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
+    with torch.no_grad():
+        want = module(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(np.asarray(model(x)), want, rtol=1e-5, atol=1e-6)
+    assert CliRunner().invoke(cli, command).exit_code == 2, "both files are there already"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "chain.py",
+        "chain.weights.h5",
+        "net.py",
+    ]
 
 
 def test_a_file_that_needs_pytorch_does_not_pass(tmp_path: Path) -> None:

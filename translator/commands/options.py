@@ -223,13 +223,13 @@ def write_reports(report: Report, paths: Iterable[Path], outputs: Outputs) -> No
         outputs.commit(path)
 
 
-def keep(output: Path, outputs: Outputs, proof: Report, *, keep_failed: bool) -> Report:
-    """Put a finished output in place if its proof holds, or if failed ones are wanted too.
+def keep(output: Path, outputs: Outputs, proof: Report, *, keep_failed: bool, also: Iterable[Path] = ()) -> Report:
+    """Put a finished output in place, and what belongs to it, if its proof holds, or if failed ones are wanted too.
 
     Returns the report with the file's own name: it was judged under its temporary one.
     """
     if proof.exit_status == 0 or keep_failed:
-        outputs.commit(output)
+        outputs.commit(output, *also)
     if proof.artifact is None:
         return proof
     return replace(proof, artifact=replace(proof.artifact, path=str(output)))

@@ -114,6 +114,10 @@ def header(plan: Plan, *, spec: str, style: str, torch_version: str) -> str:
     lines += [f"Lost for training: {text.rstrip('.')}." for text in plan.lost]
     if style == "functional":
         lines.append("`load_weights` takes the converted model's .weights.h5: layers, names and order are the same.")
+    else:
+        lines.append(
+            "`load_weights` takes the .weights.h5 that `translator source --save-weights` writes with this file."
+        )
     wrapped = [w for line in lines for w in (textwrap.wrap(line, 86) or [""])]
     if style != "functional":
         recipe = _NESTED_BY_NAME if depth(plan.calls) > LIMIT else _BY_NAME
