@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import keras
@@ -15,6 +15,8 @@ from translator.audit.unmatched import layer_name
 from translator.audit.weigh import Relation, Weighed, weight_differences
 from translator.verdict import Check, Difference, Effect, LayerRow, Report
 
+_NAMED = 20
+"""Layers of which a difference says what is wrong."""
 _FAULTS = ("numbers", "numbers along the chain", "uncovered", "ledger")
 
 
@@ -56,9 +58,10 @@ def _unexplained(found: Report, named: Sequence[Difference], alignment: Alignmen
     if explained:
         explained.add("(model)")  # what comes out differs because of what is named
     explained |= _fed_otherwise(found, alignment, explained)
+    explained |= _around_named(found, alignment, named, explained)
     tied = {layer for d in named if d.kind == "tied-weights" for layer in d.layers}
     rest = []
-    wrong = {row.torch for row in found.layers if not row.ok}
+    wrong = {row.torch: row.note for row in found.layers if not row.ok}
     for difference in found.differences:
         if difference.kind not in _FAULTS:
             continue
@@ -69,27 +72,57 @@ def _unexplained(found: Report, named: Sequence[Difference], alignment: Alignmen
             layers = tuple(layer for layer in layers if layer in wrong)
         if difference.kind == "ledger":
             layers = tuple(layer for layer in layers if layer not in tied)
-        if layers:
-            rest.append(replace(difference, layers=layers))
+        if layers and len(layers) < len(difference.layers):
+            words = [f"{layer}: {wrong[layer]}" for layer in layers if layer in wrong]
+            rest.append(replace(difference, layers=layers, detail="; ".join(words[:_NAMED])))
+        elif layers:
+            rest.append(difference)
     return rest
 
 
+def _around_named(
+    found: Report, alignment: Alignment, named: Sequence[Difference], explained: Collection[str]
+) -> set[str]:
+    """Modules that aren't layers themselves, and are wrong only because of a layer that a named difference speaks of:
+    its parts (the activation of a norm that acts), what begins with it, what puts out what the head does."""
+    units = {layer_name(u) for u in alignment.left.units}
+    heads = {layer for d in named if d.kind == "head" for layer in d.layers}
+    found_around = set()
+    for row in found.layers:
+        if row.ok or row.torch in units:
+            continue
+        part = any(unit in explained for unit in _modules_around(row.torch) if unit in units)
+        fed = row.note.startswith("its input") and any(layer.startswith(f"{row.torch}.") for layer in explained)
+        if part or fed or row.keras in heads:
+            found_around.add(row.torch)
+    return found_around
+
+
+def _modules_around(path: str) -> Iterator[str]:
+    """The modules around one."""
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
+
+
 def _fed_otherwise(found: Report, alignment: Alignment, explained: Collection[str]) -> set[str]:
-    """Layers that are right, and are wrong only in what they read: right behind a function that a named difference
-    speaks of, or that only one side has."""
+    """Layers, and modules around them, that are wrong only in what they read: right behind a function that a named
+    difference speaks of, or that only one side has."""
     suspects = {row.torch for row in found.layers if not row.ok and row.note.startswith("its input")}
+    fed: set[str] = set()
     paired = {p.torch.index for p in alignment.pairs}, {p.keras.index for p in alignment.pairs}
     rows = alignment.left.wiring(), alignment.right.wiring()
     units = alignment.left.units, alignment.right.units
-    fed = set()
     for pair in alignment.pairs if suspects else ():
-        if layer_name(pair.torch) not in suspects:
+        layer = layer_name(pair.torch)
+        reading = suspects.intersection((layer, *_modules_around(layer)))
+        if not reading:
             continue
         for side, unit in enumerate((pair.torch, pair.keras)):
             sources = [s for s in rows[side][unit.index] if s >= 0]
             odd = any(s not in paired[side] for s in sources)
             if odd or any(units[side][s].module is None and layer_name(units[side][s]) in explained for s in sources):
-                fed.add(layer_name(pair.torch))
+                fed |= reading
     return fed if explained else set()
 
 

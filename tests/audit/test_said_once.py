@@ -1,0 +1,67 @@
+"""A difference is said once, by its name: what is wrong only because of it isn't said again as numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from keras import layers
+from torch import nn
+
+from tests.audit.building import Build, audited, chain, conv, norm, telling
+
+pytestmark = pytest.mark.audit
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm that acts, with modules of its own inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+class Features(nn.Module):
+    """Features in a module of their own, and a head that ends in nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(144, 5), nn.Identity())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+
+def features(*, front: tuple[Build, ...] = (), activation: str | None = None) -> Build:
+    head = (layers.Flatten(), layers.Dense(5, activation=activation))
+    return chain(*front, conv(4), norm(), layers.ReLU(), *head)
+
+
+def kinds(module: nn.Module, build: Build) -> list[str]:
+    return sorted(d.kind for d in telling(audited(module, build, (8, 8, 3))))
+
+
+def test_the_parts_of_a_norm_that_acts_are_not_named_beside_its_epsilon() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), NormAct(4))
+    assert kinds(module, chain(conv(4), norm(), layers.ReLU())) == []
+    assert kinds(module, chain(conv(4), norm(epsilon=1e-3), layers.ReLU())) == ["epsilon"]
+
+
+def test_what_reads_the_preprocessed_image_is_not_named_beside_the_preprocessing() -> None:
+    """The module around the first layer reads another image, too."""
+    assert kinds(Features(), features()) == []
+    rescaling = layers.Rescaling(1 / 127.5, offset=-1.0)
+    assert kinds(Features(), features(front=(rescaling,))) == ["preprocessing"]
+
+
+def test_modules_that_end_with_the_model_are_not_named_beside_its_head() -> None:
+    assert kinds(Features(), features(activation="softmax")) == ["head"]
+
+
+def test_a_fault_beside_a_named_difference_is_still_named() -> None:
+    rescaling = layers.Rescaling(1 / 127.5, offset=-1.0)
+    wrong = chain(rescaling, conv(4), norm(epsilon=1e-3), layers.ReLU(), layers.Flatten(), layers.Dense(5, "tanh"))
+    assert kinds(Features(), wrong) == ["epsilon", "extra-activation", "preprocessing"]
