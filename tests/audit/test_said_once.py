@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from keras import layers
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from torch import nn
 
 from tests.audit.building import Build, audited, chain, conv, norm, telling
@@ -59,6 +62,28 @@ def test_what_reads_the_preprocessed_image_is_not_named_beside_the_preprocessing
 
 def test_modules_that_end_with_the_model_are_not_named_beside_its_head() -> None:
     assert kinds(Features(), features(activation="softmax")) == ["head"]
+
+
+class Residual(nn.Module):
+    """Two blocks that add half of what they compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for branch in self.branches:
+            x = torch.relu(x + 0.5 * branch(x))
+        return x
+
+
+def test_a_sum_that_is_another_kind_of_layer_reads_what_it_reads() -> None:
+    def build(x: Any) -> Any:
+        for _ in range(2):
+            x = layers.ReLU()(CustomScaleLayer(0.5)([x, layers.Conv2D(3, 1)(x)]))
+        return x
+
+    assert kinds(Residual(), build) == []
 
 
 def test_a_fault_beside_a_named_difference_is_still_named() -> None:

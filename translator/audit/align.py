@@ -28,7 +28,7 @@ from translator.errors import InputError
 from translator.types import Layout
 from translator.verify.keras_graph import KerasGraph
 from translator.verify.keras_record import graph_of_any
-from translator.verify.keras_split import split_activations
+from translator.verify.keras_split import split_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def align(
     """Align a PyTorch module, run on its example arguments, with a Keras model."""
     torch_side = trace_module(module, args, kwargs)
     examples = [torch_side.network.shapes[v] for v in torch_side.network.inputs]
-    graph = split_activations(graph_of_any(model, [Layout.channels_last(len(s)).keras_shape(s) for s in examples]))
+    graph = split_layers(graph_of_any(model, [Layout.channels_last(len(s)).keras_shape(s) for s in examples]))
     shapes, misfit = input_shapes(torch_side.network, graph)
     keras_side = network_of(model, graph, shapes)
     keras_side = replace(keras_side, network=same_order(torch_side.network, keras_side.network))

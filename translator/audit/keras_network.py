@@ -21,7 +21,7 @@ from translator.verify.keras_graph import KerasGraph, Step
 from translator.verify.keras_kinds import call_argument, keras_class, keras_classes, presence
 from translator.verify.keras_layers import owners
 from translator.verify.keras_record import ReadVariable, reads_only_sizes
-from translator.verify.keras_split import BEFORE, ActivationHalf
+from translator.verify.keras_split import ActivationHalf, DepthwiseHalf, Half, LastHalf, PointwiseHalf, layer_path
 
 _JOINS = {
     "Add": "add", "Subtract": "sub", "Multiply": "mul", "Divide": "div", "TrueDivide": "div", "Maximum": "max",
@@ -80,7 +80,7 @@ def weights_of(step: Step, owned: Owners) -> tuple[Weight, ...]:
     layer = step.operation
     if isinstance(layer, ReadVariable):
         return tuple(_free_weight(v, owned) for v in layer.weights)
-    path = step.path.removesuffix(BEFORE)
+    path = layer_path(step.path)
     return tuple(
         Weight(
             slot=slot_of(layer, variable), name=f"{path}/{slot_of(layer, variable)}", shape=tuple(variable.shape),
@@ -126,8 +126,8 @@ def concrete_shapes(graph: KerasGraph, input_shapes: Sequence[Shape]) -> list[Sh
         batch = input_shapes[0][0] if input_shapes and input_shapes[0] else None
         return [(batch, *s[1:]) if s and s[0] is None else tuple(s) for s in known]
     for step in graph.steps:
-        if isinstance(step, ActivationHalf):
-            known[step.outputs[0]] = known[step.inputs[0]]
+        if isinstance(step, Half):
+            known[step.outputs[0]] = step.shape(known)
             continue
         fill = {t: keras.KerasTensor(known[n], dtype=graph.dtypes[n]) for t, n in step.bound.items()}
         args, kwargs = step.node.arguments.fill_in(fill)
@@ -164,6 +164,12 @@ class _Builder:
             known = kind_and_signature(inner) if inner is not None else None
             self._unit(step, "act", known[1] if known else (), step.inputs, inner, ())
             return
+        if isinstance(step, LastHalf):
+            self.past[step.outputs[0]] = step.inputs
+            return
+        if isinstance(step, DepthwiseHalf | PointwiseHalf):
+            self._separable(step, weights_of(step, self.owned))
+            return
         read = [step.bound[id(t)] for t in _arguments(step)]
         data = [n for n in read if n not in self.made_of]
         weights = (*weights_of(step, self.owned), *arguments_of(step, self.owned))
@@ -173,9 +179,7 @@ class _Builder:
             return
         facts = facts_of(step.operation, self._sizes(step, data))
         known = kind_and_signature(facts) if facts is not None else None
-        if keras_class(step.operation).startswith("Separable") and weights:
-            self._separable(step, data, weights)
-        elif facts is not None and known is not None:
+        if facts is not None and known is not None:
             self._unit(step, known[0], known[1], data, facts, (*weights, *held))
         elif (dense := _own_dense(step, data, held)) is not None:
             known = kind_and_signature(dense) or ("linear", ())
@@ -216,10 +220,6 @@ class _Builder:
         known = tuple(n for n in spatial if n is not None)
         return known if spatial and len(known) == len(spatial) else None
 
-    def _virtual(self, shape: Shape) -> int:
-        self.shapes.append(shape)
-        return len(self.shapes) - 1
-
     def _unit(
         self,
         step: Step,
@@ -228,42 +228,41 @@ class _Builder:
         data: Sequence[int],
         facts: Facts | None,
         weights: tuple[Weight, ...],
-        outputs: Sequence[int] | None = None,
     ) -> None:
         half = isinstance(step, ActivationHalf)
         text = f"activation of {keras_class(step.operation)}" if half else keras_class(step.operation)
         unit = Unit(
-            index=len(self.units), kind=kind, signature=signature, path=step.path.removesuffix(BEFORE),
-            call=step.call, text=text, inputs=tuple(data), outputs=tuple(outputs or step.outputs), facts=facts,
+            index=len(self.units), kind=kind, signature=signature, path=layer_path(step.path),
+            call=step.call, text=text, inputs=tuple(data), outputs=step.outputs, facts=facts,
             weights=weights, operations=(step.operation,), function=_JOINS.get(keras_class(step.operation), ""),
             equation=str(getattr(step.operation, "subscripts", "")),
         )  # fmt: skip
         self.units.append(unit)
 
-    def _separable(self, step: Step, data: Sequence[int], weights: tuple[Weight, ...]) -> None:
+    def _separable(self, step: DepthwiseHalf | PointwiseHalf, weights: tuple[Weight, ...]) -> None:
         """A separable convolution is a depthwise one and a pointwise one."""
         op: Any = step.operation
         depth = next(w for w in weights if "depthwise" in w.slot)
-        point = next(w for w in weights if "pointwise" in w.slot)
         *kernel, channels, multiplier = depth.shape
-        middle = self._virtual((*self.shapes[step.outputs[0]][:-1], channels * multiplier))
-        sizes, dilation = self._sizes(step, data), tuple(op.dilation_rate)
+        sizes, dilation = self._sizes(step, step.inputs), tuple(op.dilation_rate)
         windows = window_facts(op, tuple(op.kernel_size), sizes=sizes, dilation=dilation, fill=0.0)
-        first = Conv(
-            transposed=False, channels=channels, filters=channels * multiplier, windows=windows, groups=channels,
-            bias=Presence.NONE,
-        )  # fmt: skip
-        ones = tuple(1 for _ in kernel)
-        second_windows = replace(windows, kernel=ones, stride=ones, dilation=ones, padding=tuple((0, 0) for _ in ones))
-        second = Conv(
-            transposed=False, channels=channels * multiplier, filters=int(op.filters), windows=second_windows, groups=1,
-            bias=presence(op.bias, 0.0),
-        )  # fmt: skip
-        kind, signature = kind_and_signature(first) or ("linear", ())
-        self._unit(step, kind, signature, data, first, (depth,), outputs=(middle,))
-        kind, signature = kind_and_signature(second) or ("linear", ())
-        rest = tuple(w for w in weights if w not in (depth, point))
-        self._unit(step, kind, signature, (middle,), second, (point, *rest))
+        if isinstance(step, DepthwiseHalf):
+            held: tuple[Weight, ...] = (depth,)
+            facts = Conv(
+                transposed=False, channels=channels, filters=channels * multiplier, windows=windows, groups=channels,
+                bias=Presence.NONE,
+            )  # fmt: skip
+        else:
+            held = tuple(w for w in weights if w is not depth)
+            ones = tuple(1 for _ in kernel)
+            none = tuple((0, 0) for _ in ones)
+            facts = Conv(
+                transposed=False, channels=channels * multiplier, filters=int(op.filters),
+                windows=replace(windows, kernel=ones, stride=ones, dilation=ones, padding=none), groups=1,
+                bias=presence(op.bias, 0.0),
+            )  # fmt: skip
+        kind, signature = kind_and_signature(facts) or ("linear", ())
+        self._unit(step, kind, signature, step.inputs, facts, held)
 
 
 _SCALAR_STEPS = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from translator.audit.network import Network, Unit
 from translator.audit.patterns import recognised
-from translator.verify.facts import Activation, Conv, Padding, Pool, padded
+from translator.verify.facts import Activation, Conv, Padding, Pool, Recurrent, padded
 
 
 def normalised(network: Network) -> Network:
@@ -23,7 +23,9 @@ def rebuilt(network: Network, units: Iterable[Unit], past: Mapping[int, tuple[in
 
 
 def _without_empty(network: Network) -> Network:
-    return seen_through(network, [u.index for u in network.units if _is_empty(network, u)])
+    made = network.producers()
+    gone = [u.index for u in network.units if _is_empty(network, u) or _joins_states(network, u, made)]
+    return seen_through(network, gone)
 
 
 def seen_through(network: Network, units: Iterable[int]) -> Network:
@@ -42,6 +44,16 @@ def _is_empty(network: Network, unit: Unit) -> bool:
         return unit.facts.name == "linear"
     same = len(unit.inputs) == 1 and network.shapes[unit.inputs[0]] == network.shapes[unit.outputs[0]]
     return isinstance(unit.facts, Pool) and unit.facts.windows is None and same
+
+
+def _joins_states(network: Network, unit: Unit, made: Mapping[int, int]) -> bool:
+    """The last states of both directions beside each other, as a recurrent layer that gives its last step has them."""
+    sources = {s for value in unit.inputs for s in network.sources(value)}
+    above = {made[s] for s in sources if s in made}
+    if unit.kind != "concat" or len(sources) != 1 or len(above) != 1:
+        return False
+    layer = network.units[above.pop()]
+    return isinstance(layer.facts, Recurrent) and layer.facts.bidirectional and sources.pop() in layer.outputs[1:]
 
 
 def _paddings_joined(network: Network) -> Network:

@@ -18,9 +18,14 @@ def wiring_differences(alignment: Alignment) -> Iterator[Difference]:
     left = see_through(alignment.left, alignment.left.wiring())
     right = see_through(alignment.right, alignment.right.wiring())
     partner = {p.torch.index: p.keras.index for p in alignment.pairs}
+    ours = [u.kind for u in alignment.left.units]
+    theirs = [u.kind for u in alignment.right.units]
+    for pair in alignment.pairs:  # a join whose partner is another kind of layer is read as a whole on both sides
+        if pair.torch.kind != pair.keras.kind:
+            ours[pair.torch.index] = theirs[pair.keras.index] = ""
     for pair in alignment.pairs:
-        flat_left = _flattened(left, pair.torch.index, [u.kind for u in alignment.left.units])
-        flat_right = _flattened(right, pair.keras.index, [u.kind for u in alignment.right.units])
+        flat_left = _flattened(left, pair.torch.index, ours)
+        flat_right = _flattened(right, pair.keras.index, theirs)
         want = [partner.get(s) if s >= 0 else s for s in flat_left]
         if None in want or not set(flat_right) <= {*partner.values(), *(s for s in flat_right if s < 0)}:
             continue
