@@ -248,6 +248,9 @@ def _to_keras(
     moves = plan_to_keras(alignment, behind=behind, partial=partial, fold_epsilon=fold_epsilon)
     load(moves.bound, state_arrays(module), neutralise=True)
     alignment = alignment.with_bound(moves.bound)
+    if moves.folded:
+        explained = {**alignment.claims.explained, "epsilon-folded": "asked for"}
+        alignment = replace(alignment, claims=replace(alignment.claims, explained=explained))
     report = _proof_of_transfer(alignment, module, model, inputs, kwargs, options, notes=_told(moves))
     return Transfer(report=report, left=moves.left, notes=moves.notes)
 

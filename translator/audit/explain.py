@@ -13,7 +13,7 @@ from translator.audit.unmatched import layer_name, unmatched
 from translator.audit.wiring import wiring_differences
 from translator.verdict import Balance, Difference, Effect
 from translator.verify.compare_facts import Finding, compare
-from translator.verify.configuration import as_difference, weight_findings
+from translator.verify.configuration import as_difference, epsilon_folded, weight_findings
 from translator.verify.facts import Activation, Conv, Facts, Pool
 from translator.verify.keras_kinds import keras_class
 
@@ -36,6 +36,8 @@ def explain(
     PyTorch goes on where the Keras model ends.
     """
     found = [d for pair in alignment.pairs for d in _pair(pair, alignment, initialisers=initialisers)]
+    made_up_for = {b.torch_layer for b in alignment.bound if b.how == "computed" and b.keras.end == "moving_variance"}
+    found = [epsilon_folded(d) if d.kind == "epsilon" and made_up_for.issuperset(d.layers) else d for d in found]
     if weights_moved:
         found = [_without_effect(d) for d in found]
     found += wiring_differences(alignment)
@@ -46,15 +48,23 @@ def explain(
 
 def _rates_joined(differences: list[Difference]) -> list[Difference]:
     """Paths that are dropped at a rate that rises from block to block, as one difference."""
-    rising = [d for d in differences if d.kind == "dropout" and d.keras == "none" and "noise_shape" in d.fix]
-    if len(rising) < 3:
-        return differences
-    one = replace(
-        rising[0], layers=tuple(layer for d in rising for layer in d.layers),
-        torch=f"{len(rising)} rates, {rising[0].torch} to {rising[-1].torch}",
-        fix="Dropout(rate of the block, noise_shape=(None, 1, 1, 1))",
-    )  # fmt: skip
-    return [one if d is rising[0] else d for d in differences if d is rising[0] or d not in rising]
+    dropouts = [d for d in differences if d.kind == "dropout"]
+    ours = [d for d in dropouts if d.keras == "none" and "noise_shape" in d.fix]
+    theirs = [d for d in dropouts if d.torch == "none"]
+    if len(ours) > 2:
+        told = f"{len(ours)} rates, {ours[0].torch} to {ours[-1].torch}"
+        fix = "Dropout(rate of the block, noise_shape=(None, 1, 1, 1))"
+        differences = _as_one(differences, ours, replace(ours[0], torch=told, fix=fix))
+    if len(theirs) > 2:
+        told = f"{len(theirs)} rates, {theirs[0].keras} to {theirs[-1].keras}"
+        differences = _as_one(differences, theirs, replace(theirs[0], keras=told, fix="take the layers out"))
+    return differences
+
+
+def _as_one(differences: list[Difference], members: list[Difference], one: Difference) -> list[Difference]:
+    """The list with one difference, in the place of the first, for all of them."""
+    one = replace(one, layers=tuple(layer for d in members for layer in d.layers))
+    return [one if d is members[0] else d for d in differences if d is members[0] or d not in members]
 
 
 def grouped(differences: Iterable[Difference]) -> list[Difference]:

@@ -130,6 +130,8 @@ def _surplus(account: _Account, alignment: Alignment, parameters: Mapping[str, o
         elif bound.how == "same" and not names:
             statistics = any(n.endswith(_STATISTIC_SLOTS) for n in bound.tensors)
             account.add(STATISTICS if statistics else "buffers kept as weights", size, bound.torch_layer)
+        elif bound.how == "computed" and bound.tensors and all(n.endswith(_STATISTIC_SLOTS) for n in bound.tensors):
+            account.add(STATISTICS, size, bound.torch_layer)
         elif bound.how == "same":
             seen[bound.tensors[0]] += size
     whole = _tied(alignment, seen)

@@ -28,11 +28,12 @@ _SHOWN = 12
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moves:
     """What a transfer moves. left: a sentence for each tensor or variable that stays as it was. notes: what was done
-    to make things fit."""
+    to make things fit. folded: moving variances make up for other epsilons."""
 
     bound: tuple[Bound, ...]
     left: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    folded: bool = False
 
 
 def plan_to_keras(alignment: Alignment, *, behind: frozenset[str], partial: bool, fold_epsilon: bool) -> Moves:
@@ -50,10 +51,10 @@ def plan_to_keras(alignment: Alignment, *, behind: frozenset[str], partial: bool
     if zeroed:
         words = ", ".join(b.keras.name for b in zeroed[:3]) + (" …" if len(zeroed) > 3 else "")
         notes.append(f"{len(zeroed)} variables that only Keras has do nothing now ({words})")
+    folded: list[str] = []
     if fold_epsilon:
         bound, folded = _fold_epsilons(alignment, bound)
-        notes += folded
-    return Moves(bound=tuple(bound), left=tuple(missing), notes=tuple(notes))
+    return Moves(bound=tuple(bound), left=tuple(missing), notes=(*notes, *folded), folded=bool(folded))
 
 
 def refusal(what: str, reasons: list[str]) -> InputError:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from translator.verdict import Difference, Effect
 from translator.verify.compare_facts import Finding, Findings, compare, kind_text
 from translator.verify.facts import (
@@ -43,6 +45,9 @@ _PICKING = ("GetItem", "Take")
 """Operations that pick elements. Around a convolution they are part of its stride or padding, which then can't be read
 off the convolution alone."""
 
+_ROUNDED = 2.0**-23
+"""Relative: a float32 and its neighbour."""
+
 _INTERCHANGEABLE: tuple[tuple[type, ...], ...] = ((Conv, Dense),)
 
 
@@ -73,6 +78,25 @@ def compare_configuration(
     if len(partners) == 1:
         findings += weight_findings(module, partners[0], initialisers=initialisers)
     return [as_difference(finding, (path,)) for finding in findings]
+
+
+def epsilon_folded(difference: Difference) -> Difference:
+    """What another epsilon means where the moving variance makes up for it."""
+    why = "the moving variance makes up for it in inference"
+    return replace(difference, effect=Effect.TRAINING, detail="; ".join(filter(None, (difference.detail, why))))
+
+
+def variance_makes_up(module: Any, operations: Sequence[keras.Operation]) -> bool:
+    """Whether Keras' moving variance and epsilon are together what PyTorch's are, as float32 rounds the variance."""
+    from translator.verify.keras_replay import to_numpy
+
+    layer: Any = next((op for op in operations if keras_class(op) == "BatchNormalization"), None)
+    if layer is None or getattr(module, "running_var", None) is None:
+        return False
+    ours = module.running_var.detach().double().cpu().numpy()
+    theirs = to_numpy(layer.moving_variance.value).astype(np.float64)
+    want, got = ours + float(module.eps), theirs + float(layer.epsilon)
+    return want.shape == got.shape and bool((np.abs(want - got) <= _ROUNDED * np.maximum(ours, theirs)).all())
 
 
 def weight_findings(module: torch.nn.Module, operation: keras.Operation, *, initialisers: bool = False) -> Findings:

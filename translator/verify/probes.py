@@ -70,6 +70,12 @@ class Leaf:
                 found.add("", compare(to_numpy(results[target.value]), laid_out, scale=1.0))
         return Outcome(error=found.error, max_abs=found.max_abs, problem=found.problem)
 
+    @property
+    def error_here(self) -> float:
+        """How far the layer is off at its own size: what is no further off at another isn't right here only."""
+        worst = self.watch.book.entries[self.event.key].alone.get(self.watch.slot)
+        return worst.error if worst is not None else 0.0
+
     def note(self, name: str, outcome: Outcome | None) -> None:
         """Write an outcome down as one of the layer alone."""
         if outcome is not None:
@@ -143,7 +149,7 @@ class LeafProbes:
             outcome = leaf.ask(name, change)
             if outcome is None:
                 return False
-            if _dynamic(leaf) or outcome.within(_SAME):
+            if _dynamic(leaf) or outcome.within(max(_SAME, 100 * leaf.error_here)):
                 leaf.note(f"{corner} {name}".strip(), outcome)
             else:
                 leaf.watch.book.entries[leaf.event.key].notes.append(f"right for this input size only, not {name}")

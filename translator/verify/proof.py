@@ -21,7 +21,7 @@ from translator.errors import InputError
 from translator.verdict import Difference, Effect, Report
 from translator.verify import ledger as books
 from translator.verify.claim_index import ROOT, ClaimIndex, index_claims
-from translator.verify.configuration import compare_configuration
+from translator.verify.configuration import compare_configuration, epsilon_folded, variance_makes_up
 from translator.verify.findings import Book, Limits
 from translator.verify.inputs import first_row, in_dtype, other_sizes, proof_inputs, wide_inputs
 from translator.verify.keras_graph import KerasGraph
@@ -277,6 +277,8 @@ def _configure(proof: Proof) -> None:
         if not entry.wrong(proof.limits):
             # Another kind of layer that computes the same under every probe is only another way to write it.
             found = [replace(d, effect=Effect.NOTHING) if d.kind == "kind" else d for d in found]
+        if "epsilon-folded" in proof.subject.claims.explained and variance_makes_up(modules[key[0]], operations):
+            found = [epsilon_folded(d) if d.kind == "epsilon" else d for d in found]
         proof.configuration += found
 
 
