@@ -137,6 +137,30 @@ def test_values_are_called_what_they_are_for(plans: dict[str, Plan]) -> None:
     assert "    # A free parameter of the PyTorch model, kept as the one row of an embedding.\n    place = " in source
 
 
+def test_parts_that_differ_are_told_by_their_bounds_and_long_tables_stand_at_the_top(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["windows"])
+    assert "def window(x, index, size, table, *, name):" in source
+    assert "x = x[:, :size, :]" in source
+    assert '("first", 5, TABLE),' in source
+    assert source.index("TABLE = np.array([\n    [10, 9, 8, 7, 6, 5],\n") < source.index("def window")
+
+
+def test_many_numbers_of_one_tuple_are_one_parameter_and_a_list_walked_by_hand_is_a_loop(
+    plans: dict[str, Plan],
+) -> None:
+    source = checked_source(plans["turns"])
+    assert "def turn(x, rate, target_shape, axes, *, name):" in source
+    assert "ops.transpose(x, axes)" in source
+    assert source.count("turn(x,") == 2
+
+
+def test_what_stands_under_a_condition_and_under_its_opposite_stands_once(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["mixer"])
+    assert "    for i in range(4):\n        x = mix(x, axis=-1 if i == 0 else 1," in source
+    assert "if axis == -1:" in source
+    assert "else:" not in source
+
+
 def test_a_layer_inside_another_is_written_inside_it(plans: dict[str, Plan]) -> None:
     source = checked_source(plans["text"])
     assert 'layers.LSTM(4, use_bias=True, return_sequences=True, name="lstm")' in source

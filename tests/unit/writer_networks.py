@@ -183,6 +183,83 @@ class Automatic(nn.Module):
         return x @ x.mT
 
 
+class Window(nn.Module):
+    """A part of each size, and a bias that is looked up by a table of places."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.fc = nn.Linear(6, 6)
+        self.bias = nn.Embedding(36, 6)
+        self.register_buffer("places", torch.arange(36).flip(0).reshape(6, 6) % (size + 20))
+        self.scale = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x * self.scale[:6])[:, : self.size] * self.bias(self.places).sum(0)[: self.size]
+
+
+class Windows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = Window(5), Window(4), Window(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.third(self.second(self.first(x)))
+
+
+class Turn(nn.Module):
+    """Sizes and axes of its own."""
+
+    def __init__(self, shape: tuple[int, int, int], axes: tuple[int, int, int], rate: float) -> None:
+        super().__init__()
+        self.shape, self.axes = shape, axes
+        self.drop = nn.Dropout(rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second, third = (axis + 1 for axis in self.axes)
+        x = self.drop(x).reshape(-1, *self.shape).permute(0, first, second, third)
+        return torch.tanh(x.flatten(1))
+
+
+class Turns(nn.Module):
+    """A list of modules that is walked by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = ((2, 3, 4), (3, 4, 2), (4, 2, 3), (2, 4, 3), (3, 2, 4))
+        axes = ((1, 2, 0), (2, 0, 1), (1, 2, 0), (2, 1, 0), (0, 2, 1))
+        rates = (0.1, 0.2, 0.3, 0.4, 0.5)
+        self.turns = nn.ModuleList(Turn(*given) for given in zip(shapes, axes, rates, strict=True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for turn in self.turns:
+            x = turn(x)
+        return x
+
+
+class Mix(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.tokens, self.channels = nn.Linear(9, 9), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.channels(self.norm2(x))
+
+
+class Mixer(nn.Module):
+    """The first block reads its input in another layout than the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 2, 2)
+        self.blocks = nn.Sequential(*(Mix() for _ in range(4)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.stem(x).flatten(2).transpose(1, 2)).mean(1)
+
+
 NETWORKS = {
     "stages": (Stages, ((2, 3, 8, 8),)),
     "functions": (Functions, ((2, 4),)),
@@ -193,4 +270,7 @@ NETWORKS = {
     "steps": (Steps, ((2, 4),)),
     "automatic": (Automatic, ((2, 4, 4),)),
     "text": (Text, ((2, 6, 8),)),
+    "windows": (Windows, ((2, 6, 6),)),
+    "mixer": (Mixer, ((2, 3, 6, 6),)),
+    "turns": (Turns, ((2, 24),)),
 }

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from translator.emit.source.align import Line, Value, constant_leaves
 from translator.emit.source.items import Item
 from translator.emit.source.names import SHORT, snake
@@ -15,6 +17,15 @@ from translator.emit.source.roll import split_rows
 from translator.emit.source.settings import ABSENT, REQUIRED, defaults, is_default, leading, op_defaults
 from translator.emit.source.syntax import literal
 from translator.plan.calls import Ref
+
+_WIDE = 3
+"""Numbers of one tuple that would all be parameters: the tuple is one instead."""
+
+_TOGETHER = ("axes", "axis")
+"""Arguments whose numbers say nothing one by one."""
+
+_OPERANDS = ("x", "x1", "x2")
+"""What Keras calls the operands of arithmetic; a parameter of a function of ours would pass for a tensor so."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -38,7 +49,7 @@ class Choice:
 class Draft:
     """A line with its columns. settings: (key, column); constants: column, or columns of the elements, by path.
 
-    rows: of a loop: (parameter, how it varies, columns). count: of a loop.
+    rows: of a loop: (parameter, how it varies, columns). count: of a loop; a table tells it anyhow.
     """
 
     line: Line
@@ -55,18 +66,38 @@ class Draft:
         for _, column in self.settings:
             yield from column.parts or (column,)
         for found in self.constants.values():
-            yield from found if isinstance(found, list) else (found,)
+            for column in found if isinstance(found, list) else (found,):
+                yield from column.parts or (column,)
         for _, _, columns in self.rows:
             yield from columns
-        yield from (self.count,) if self.count else ()
+        counted = all(how != "table" for _, how, _ in self.rows)
+        yield from (self.count,) if self.count and counted else ()
         yield from (self.presence,) if self.presence else ()
         for choice in self.reads:
             yield from choice.columns
+
+    def join(self, chosen: Sequence[Column]) -> bool:
+        """Make each tuple whole again of which many numbers were chosen as parameters; whether there is one."""
+        wide = [column for _, column in self.settings if _many(column.parts, chosen)]
+        for column in wide:
+            column.parts = []
+        paths = [path for path, found in self.constants.items() if isinstance(found, list) and _many(found, chosen)]
+        for path in paths:
+            found = [ABSENT if item is None else constant_leaves(item)[path] for item in self.line.items]
+            key, rel = _argument_name(self.line.some, path), self.line.some.rel
+            self.constants[path] = Column(values=found, key=key, rel=rel)
+        return bool(wide or paths)
 
     @property
     def when(self) -> Condition | None:
         """The condition of the statement."""
         return self.presence.condition if self.presence else None
+
+
+def _many(parts: Sequence[Column], chosen: Sequence[Column]) -> bool:
+    """Whether too many of a tuple's numbers are parameters."""
+    numbers = [part for column in parts for part in (column.parts or (column,))]
+    return sum(any(part is column for column in chosen) for part in numbers) >= _WIDE
 
 
 def draft_of(line: Line, reads: Sequence[Sequence[Value | None]], variables: dict[Value, str]) -> Draft:
@@ -129,7 +160,7 @@ def _argument(arg: Any, path: tuple[Any, ...], draft: Draft, reads: Iterator[Cho
         found = draft.constants[path]
         if isinstance(found, Column):
             return found.code
-        inner = ", ".join(column.code for column in found)
+        inner = ", ".join(column.whole for column in found)
         return f"[{inner}]" if isinstance(arg, list) else f"({inner},)" if len(found) == 1 else f"({inner})"
     parts = [
         _argument(v, (*path, k), draft, reads) for k, v in (arg.items() if isinstance(arg, dict) else enumerate(arg))
@@ -167,15 +198,26 @@ def _constant_columns(draft: Draft) -> None:
     found = [None if item is None else constant_leaves(item) for item in draft.line.items]
     for path, some in constant_leaves(draft.line.some).items():
         values: list[Any] = [ABSENT if f is None else f[path] for f in found]
-        key, rel = _argument_name(draft.line.some, path), draft.line.some.rel
+        key = "table" if isinstance(some, np.ndarray) else _argument_name(draft.line.some, path)
+        rel = draft.line.some.rel
         lengths = {len(v) if isinstance(v, tuple | list) else -1 for v in values if v is not ABSENT}
-        if len(lengths) == 1 and isinstance(some, tuple | list) and some and all(type(v) is int for v in some):
-            draft.constants[path] = [
-                Column(values=[v if v is ABSENT else v[k] for v in values], key="size", rel=rel)
-                for k in range(len(some))
-            ]
+        numbers = isinstance(some, tuple | list) and some and all(type(v) in (int, slice) for v in some)
+        if len(lengths) == 1 and numbers and key not in _TOGETHER:
+            elements = [[v if v is ABSENT else v[k] for v in values] for k in range(len(some))]
+            draft.constants[path] = [_element(column, rel) for column in elements]
         else:
             draft.constants[path] = Column(values=values, key=key, rel=rel)
+
+
+def _element(values: list[Any], rel: str) -> Column:
+    """A number of a shape, or of an index; the bounds of a slice that differs are numbers of their own."""
+    column = Column(values=values, key="size", rel=rel)
+    if len(column.distinct) > 1 and all(isinstance(v, slice) for v in column.distinct.values()):
+        for bound in ("start", "stop", "step"):
+            found = [v if v is ABSENT else getattr(v, bound) for v in values]
+            sized = all(v is ABSENT or type(v) is int for v in found)
+            column.parts.append(Column(values=found, key="size" if sized else bound, rel=rel))
+    return column
 
 
 def _loop_columns(draft: Draft) -> None:
@@ -208,4 +250,5 @@ def _argument_name(item: Item, path: tuple[Any, ...]) -> str:
     if isinstance(path[0], str):
         return path[0]
     names = tuple(op_defaults(item.head)) if item.kind == "op" else ()
-    return names[path[0]] if path[0] < len(names) else "value"
+    name = names[path[0]] if path[0] < len(names) else "value"
+    return "value" if name in _OPERANDS else name

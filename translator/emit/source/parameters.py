@@ -29,7 +29,8 @@ class Column:
     """One setting, by body (ABSENT where the statement isn't there, FREE where the value makes no difference).
 
     key: its name. rel: of its statement. kind "presence": whether a statement is there; "choice": which of two
-    variables it reads. code, condition: what it becomes. parts: of a tuple of numbers that differs, a column for each.
+    variables it reads. code, condition: what it becomes. parts: of a tuple of numbers, or a slice, that differs, a
+    column for each.
     """
 
     values: list[Any]
@@ -43,8 +44,12 @@ class Column:
     @property
     def whole(self) -> str:
         """Its code, put together of that of its parts."""
+        if not self.parts:
+            return self.code
         inner = ", ".join(part.code for part in self.parts)
-        return (f"({inner},)" if len(self.parts) == 1 else f"({inner})") if self.parts else self.code
+        if isinstance(next(iter(self.distinct.values())), slice):
+            return f"slice({inner})"
+        return f"({inner},)" if len(self.parts) == 1 else f"({inner})"
 
     @property
     def distinct(self) -> dict[str, Any]:
@@ -70,10 +75,11 @@ class Base:
 
 @dataclass(slots=True, kw_only=True)
 class Solution:
-    """The parameters of a function, and each body's arguments for them."""
+    """The parameters of a function, each body's arguments for them, and the columns that they were."""
 
     parameters: list[Parameter] = field(default_factory=list)
     arguments: list[dict[str, Any]] = field(default_factory=list)
+    chosen: list[Column] = field(default_factory=list)
 
 
 def solve(columns: Sequence[Column], bodies: int, *, reserved: set[str], known: Sequence[Base] = ()) -> Solution:
@@ -104,7 +110,7 @@ def solve(columns: Sequence[Column], bodies: int, *, reserved: set[str], known: 
     ]
     found.sort(key=lambda pair: pair[0].default is not None)
     arguments = [{p.name: values[b] for p, values in found} for b in range(bodies)]
-    return Solution(parameters=[p for p, _ in found], arguments=arguments)
+    return Solution(parameters=[p for p, _ in found], arguments=arguments, chosen=[column for column, _ in chosen])
 
 
 def condition_of(code: str, value: Any) -> Condition:

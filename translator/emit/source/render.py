@@ -30,7 +30,7 @@ def op_call(statement: OpStatement, read: Callable[[str], str] = plain) -> str:
 
 
 def subscripts(code: str) -> str:
-    """`slice(None, 1, None), 0` as it stands between brackets: `:1, 0`."""
+    """`(slice(None, 1, None), 0)` as it stands between brackets: `:1, 0`; a tuple of one keeps its comma, for Keras."""
     found = _Subscripts(code)
     return found.text
 
@@ -46,8 +46,9 @@ class _Subscripts:
         except SyntaxError:
             self.text = code
             return
+        many = isinstance(tree, ast.Tuple) and bool(tree.elts)
         parts = tree.elts if isinstance(tree, ast.Tuple) and tree.elts else [tree]
-        self.text = ", ".join(self._part(part, code) for part in parts)
+        self.text = ", ".join(self._part(part, code) for part in parts) + ("," if many and len(parts) == 1 else "")
 
     def _part(self, node: object, code: str) -> str:
         import ast

@@ -119,7 +119,7 @@ def _worth(run: Sequence[Item]) -> bool:
     same, first, other = split_rows([item.settings for item in run])
     if len(run) == 2 and any(_is_size(item.settings[key]) for item in run for key in first):
         return False
-    listed = len(run[0].parts) > 1 or run[0].parts[-1].isdigit()
+    listed = len(run[0].parts) > 1 or run[0].parts[-1].rpartition(".")[2].isdigit()
     if not listed:
         return not first and not other
     enough = _TABLE if len(first) + len(other) > 1 else _TABLE - 1

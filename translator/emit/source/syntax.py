@@ -16,6 +16,7 @@ import numpy as np
 
 from translator.errors import InternalError
 
+_FEW = 8
 _MARKED = re.compile(r"«(\w+)»")
 
 
@@ -71,7 +72,7 @@ def literal(value: Any) -> str:
         case Code():
             return value.text
         case np.ndarray():
-            return f'np.array({_nested(value)}, dtype="{value.dtype.name}")'
+            return _array(value)
         case np.generic():
             return literal(value.item())
     raise InternalError(f"a {type(value).__name__} can't be written as source: {value!r}")
@@ -86,6 +87,17 @@ def _float(value: float) -> str:
     if math.isnan(value) or math.isinf(value):
         return f'float("{value}")'
     return re.sub(r"e([+-])0*(\d)", lambda m: f"e{'-' if m[1] == '-' else ''}{m[2]}", repr(value))
+
+
+def _array(array: np.ndarray) -> str:
+    """An array of many equal numbers by the number, any other by all of them."""
+    dtype, first = f'dtype="{array.dtype.name}"', array.reshape(-1)[:1]
+    if array.size < _FEW or array.tobytes() != first.tobytes() * array.size:
+        return f"np.array({_nested(array)}, {dtype})"
+    shape = literal(array.shape)
+    if not any(first.tobytes()):
+        return f"np.zeros({shape}, {dtype})"
+    return f"np.full({shape}, {_nested(first[0])}, {dtype})"
 
 
 def _nested(array: np.ndarray) -> str:

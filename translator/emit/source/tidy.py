@@ -81,12 +81,30 @@ def _tidy(function: Function, shared: dict[str, dict[str, str]]) -> Function:
                 noted.add(statement.cls)
             statement = replace(statement, settings=rest, alias=ALIASES[statement.cls] if same else "", note=note)
         body.append(statement)
-    named = _named_conditions(function, _joined(body))
+    named = _named_conditions(function, _joined(_either_way(body)))
     return Function(
         name=function.name, cls=function.cls, inputs=function.inputs, gathered=function.gathered,
         parameters=function.parameters, body=tuple(named[1]), returns=function.returns, nested=function.nested,
         uses=function.uses, prefixed=function.prefixed, locals=named[0], arrays=function.arrays,
     )  # fmt: skip
+
+
+def _either_way(body: Sequence[Statement]) -> list[Statement]:
+    """An operation that is written the same under a condition and under its opposite stands there once."""
+    found: list[Statement] = []
+    for statement in body:
+        last = found[-1] if found else None
+        if (
+            isinstance(statement, OpStatement)
+            and isinstance(last, OpStatement)
+            and statement.when is not None
+            and last.when == statement.when.opposite()
+            and replace(last, when=None) == replace(statement, when=None)
+        ):
+            found[-1] = replace(last, when=None)
+        else:
+            found.append(statement)
+    return found
 
 
 def _joined(body: Sequence[Statement]) -> list[Statement]:

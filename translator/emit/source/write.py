@@ -12,7 +12,7 @@ from translator.emit.source.align import Template
 from translator.emit.source.drafts import Draft, arguments_code, choice_of, draft_of, settings_code
 from translator.emit.source.items import Item
 from translator.emit.source.names import SHORT, free, identifier
-from translator.emit.source.parameters import Base, Column, solve
+from translator.emit.source.parameters import Base, Column, Solution, solve
 from translator.emit.source.program import (
     CallStatement,
     Condition,
@@ -52,11 +52,17 @@ def function_of(
     if template.bodies[0].gathered and sees_inputs:
         lengths = tuple(len(body.inputs) for body in template.bodies)
         known.append(Base(code=f"len({inputs[0]})", values=lengths, key="len", parameter=False))
-    columns = [column for draft in drafts for column in draft.columns]
-    columns += [column for choice in returns for column in choice.columns]
     _share(drafts)
     used = {*reserved, *variables.of.values(), *TAKEN, "i", "label", "layer"}
-    solution = solve(columns, len(template.bodies), reserved=used, known=known)
+
+    def solved() -> Solution:
+        columns = [column for draft in drafts for column in draft.columns]
+        columns += [column for choice in returns for column in choice.columns]
+        return solve(columns, len(template.bodies), reserved=used, known=known)
+
+    solution = solved()
+    while [draft for draft in drafts if draft.join(solution.chosen)]:
+        solution = solved()
     arrays = any(isinstance(v, np.ndarray) for given in solution.arguments for v in given.values())
     valued = {name for draft in drafts for code in _codes(draft) for name in names_in(code)}
     flags = {p.name for p in solution.parameters if p.default in ("True", "False") and not arrays} - valued

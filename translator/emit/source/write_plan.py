@@ -14,6 +14,7 @@ from translator.emit.source.replay import check
 from translator.emit.source.sequential import chain_of, sequential
 from translator.emit.source.subclass import subclass
 from translator.emit.source.syntax import own
+from translator.emit.source.tables import lifted
 from translator.emit.source.tidy import tidied
 from translator.emit.source.top import header, top_of
 from translator.plan.calls import Plan
@@ -32,8 +33,9 @@ def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: P
     else:
         body = (functional if style == "functional" else subclass)(tidy.program, top)
     between = "\n\n\n"
-    if tidy.definitions:
-        body, between = "\n".join(tidy.definitions) + "\n\n\n" + body, "\n\n"
+    tables, body = lifted(body)
+    if definitions := (*tidy.definitions, *tables):
+        body, between = "\n".join(definitions) + "\n\n\n" + body, "\n\n"
     head = header(plan, spec=spec, style=style, torch_version=version("torch"))
     return formatted(f"{head}\n{imports(body)}{between}{body}", where)
 
