@@ -200,7 +200,8 @@ class _Notes:
 
 
 def record(model: keras.Model, specs: Mapping[str, Any]) -> tuple[KerasGraph, int]:
-    """Follow the model's `call` on these symbolic inputs: the graph, and how many composite layers stayed one step.
+    """Follow the model's `call` on these symbolic inputs: the graph, and how much of it is no use as it was followed:
+    composite layers that stayed one step, steps that wrote down a size that wasn't known.
 
     Raises UnsupportedError where that can't be done.
     """
@@ -219,7 +220,15 @@ def record(model: keras.Model, specs: Mapping[str, Any]) -> tuple[KerasGraph, in
             raise _not_followed(model, "it returns something that is no tensor")
         graph.outputs = expand(graph, flat, bound, inside=notes.inside)
         _name_results(graph, notes, bound)
-    return graph, notes.missed
+    return graph, notes.missed + sum(map(_lacks_a_size, graph.operations))
+
+
+def _lacks_a_size(operation: keras.Operation) -> bool:
+    """Whether an operation was told a shape with a None in it, such as reshape(x, (batch, 4, 4)): it can't be run."""
+    if not type(operation).__module__.startswith("keras.src.ops."):
+        return False
+    shapes = [v for v in vars(operation).values() if isinstance(v, tuple | list)]
+    return any(None in shape and any(isinstance(n, int) for n in shape) for shape in shapes)
 
 
 def _top(model: keras.Model, specs: Mapping[str, Any]) -> Any:

@@ -153,9 +153,13 @@ def _prepare(module: nn.Module, subject: Subject, options: ProofOptions) -> Proo
 
 
 def _own_inputs(proof: Proof, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
-    """The example with the wanted number of rows, if PyTorch takes it so; else as it came."""
+    """The example with the wanted number of rows, if both models take it so; else as it came."""
     failed: Exception | None = None
-    for batch in dict.fromkeys((proof.options.batch, None)):
+    fixed = {shape[0] for number in proof.graph.inputs if (shape := proof.graph.shapes[number])} - {None}
+    if fixed:
+        proof.as_given = True
+        proof.notes.append(f"Keras' layers compute with a batch of {fixed.pop()}: the proof used the example's rows")
+    for batch in (None,) if proof.as_given else dict.fromkeys((proof.options.batch, None)):
         inputs = proof_inputs(args, kwargs, proof.index, np.random.default_rng(proof.options.seed), batch)
         try:
             with evaluating(proof.module):
@@ -163,7 +167,7 @@ def _own_inputs(proof: Proof, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         except TORCH_ERRORS as error:
             failed = error
         else:
-            if batch != proof.options.batch:
+            if batch != proof.options.batch and not proof.as_given:
                 proof.as_given = True
                 proof.notes.append(f"the model does not take {proof.options.batch} rows: the proof used the example's")
             return inputs
