@@ -60,7 +60,8 @@ def concat_order(right: Right, rng: np.random.Generator) -> Planted | None:
     name = chosen["name"]
     model = rebuilt(right, lambda config: edit(config, layer_of(config, name)))
     next_ones = {right.home.get(r["name"], "") for r in readers(config_of(right), name)}
-    return Planted(model=model, layers=frozenset({right.home[name], *next_ones}), where=name)
+    forwards = {path.rpartition(".")[0] for path in next_ones if "." in path}  # where the function may be written
+    return Planted(model=model, layers=frozenset({right.home[name], *next_ones, *forwards}), where=name)
 
 
 @fault("branches: a sum reads a block too early", "structure")
