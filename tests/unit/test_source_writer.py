@@ -161,6 +161,14 @@ def test_what_stands_under_a_condition_and_under_its_opposite_stands_once(plans:
     assert "else:" not in source
 
 
+def test_the_mask_of_an_attention_is_called_so_all_the_way(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["masked"])
+    assert "def heads(x, attention_mask, *, name):" in source
+    assert "mask=attention_mask)" in source.replace("\n    ", "")
+    assert "    attention_mask = ops.greater(weight_input, 0.0)" in source
+    assert "x = heads(x, attention_mask," in source
+
+
 def test_a_layer_inside_another_is_written_inside_it(plans: dict[str, Plan]) -> None:
     source = checked_source(plans["text"])
     assert 'layers.LSTM(4, use_bias=True, return_sequences=True, name="lstm")' in source
@@ -231,6 +239,19 @@ def test_the_converted_models_weights_go_in_as_the_header_says(
         exec("\n".join(lines), {"model": model, "keras": keras})  # noqa: S102 the recipe in the header is what is tested
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     np.testing.assert_array_equal(np.asarray(model(x)), np.asarray(converted(x)))
+
+
+def test_the_header_refuses_the_weights_of_a_network_that_has_fewer_layers(
+    plans: dict[str, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = checked_source(plans["stages"], style="subclass")
+    model = built(source)
+    converted = emit(plans["stages"]).model
+    keras.Model(converted.input, converted.layers[-2].output).save("stages.keras")
+    lines = [line[4:] for line in source.split('"""')[1].splitlines() if line.startswith("    ")]
+    with pytest.raises(AssertionError, match="another network"):
+        exec("\n".join(lines), {"model": model, "keras": keras})  # noqa: S102 the recipe in the header is what is tested
 
 
 def test_a_chain_is_a_sequential_with_sequentials_inside() -> None:

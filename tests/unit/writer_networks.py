@@ -260,6 +260,31 @@ class Mixer(nn.Module):
         return self.blocks(self.stem(x).flatten(2).transpose(1, 2)).mean(1)
 
 
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+        q, k, v = (y.unflatten(2, (2, 4)).transpose(1, 2) for y in self.qkv(x).chunk(3, 2))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return x + self.out(y.transpose(1, 2).flatten(2))
+
+
+class Masked(nn.Module):
+    """One mask for all blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Heads() for _ in range(3))
+
+    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        allowed = (weight > 0)[:, None, None, :]
+        for block in self.blocks:
+            x = block(x, allowed)
+        return x
+
+
 NETWORKS = {
     "stages": (Stages, ((2, 3, 8, 8),)),
     "functions": (Functions, ((2, 4),)),
@@ -273,4 +298,5 @@ NETWORKS = {
     "windows": (Windows, ((2, 6, 6),)),
     "mixer": (Mixer, ((2, 3, 6, 6),)),
     "turns": (Turns, ((2, 24),)),
+    "masked": (Masked, ((2, 6, 8), (2, 6))),
 }

@@ -1,4 +1,4 @@
-"""What a value is for, where its reader says so: the query of an attention, the index of a lookup, a parameter."""
+"""What a value is for, where its reader says so: the query or mask of an attention, an index, a parameter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from translator.emit.source.align import Line, Template, Value, value_places
 from translator.emit.source.names import free, identifier
 
 _ATTENTION = ("query", "key", "value")
+_MASK = "attention_mask"
+"""Not `mask`, an argument that Keras' layers fill in by themselves."""
 INDEX = "index"
 
 Reads = Sequence[Sequence[Sequence[Value | None]]]
@@ -31,7 +33,7 @@ def roles_of(template: Template, reads: Reads) -> dict[Value, str]:
     for at, leaves in enumerate(reads):
         if len(leaves) == 1 and template.lines[at].some.kind == "op":
             source = leaves[0][0]
-            if source in found and readers[source] == 1 and found[source] not in (*_ATTENTION, INDEX):
+            if source in found and readers[source] == 1 and found[source] not in (*_ATTENTION, _MASK, INDEX):
                 found.setdefault(("line", at, 0), found[source])
     return found
 
@@ -52,10 +54,10 @@ def _asked(line: Line, place: int | str) -> str:
     item = line.some
     if item.kind == "op" and item.head == "dot_product_attention":
         name = place if isinstance(place, str) else _ATTENTION[place] if place < len(_ATTENTION) else ""
-        return name if name in _ATTENTION else ""
+        return _MASK if name == "mask" else name if name in _ATTENTION else ""
     if item.function is not None and isinstance(place, int) and not item.function.gathered:
         name = item.function.inputs[place]
-        return name if name in (*_ATTENTION, INDEX) else ""
+        return name if name in (*_ATTENTION, _MASK, INDEX) else ""
     return INDEX if item.kind == "layer" and item.head == "Embedding" else ""
 
 

@@ -16,8 +16,10 @@ from translator.types import Shape, elements
 _BY_NAME = """
 The converted model has the same layers in one flat graph; its weights are copied by name:
 
+    converted = keras.models.load_model("{name}.keras")
+    assert converted.count_params() == model.count_params(), "another network"
     own = {{layer.name: layer for layer in model._flatten_layers()}}
-    for layer in keras.models.load_model("{name}.keras").layers:
+    for layer in converted.layers:
         if layer.weights:
             own[layer.name].set_weights(layer.get_weights())"""
 
@@ -28,8 +30,10 @@ The converted model has the same layers in models of its own; its weights are co
         for layer in model.layers:
             yield from parts(layer) if isinstance(layer, keras.Model) else (layer,)
 
+    converted = keras.models.load_model("{name}.keras")
+    assert converted.count_params() == model.count_params(), "another network"
     own = {{layer.name: layer for layer in model._flatten_layers()}}
-    for layer in parts(keras.models.load_model("{name}.keras")):
+    for layer in parts(converted):
         if layer.weights:
             own[layer.name].set_weights(layer.get_weights())"""
 
