@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from tests.train.parity_pairs import ADAM, QUICK, SGD, Net, compiled, kinds, twin
 from translator.errors import InputError
-from translator.training.parity import KerasRecipe, parity
+from translator.training import registered
+from translator.training.parity import KerasRecipe, ParityOptions, TorchRecipe, parity
 from translator.verdict import Verdict
 
 pytestmark = pytest.mark.train
@@ -115,6 +119,85 @@ def test_one_hot_labels_in_a_sparse_loss_are_named(example):
 )
 def test_batches_of_another_layout_or_scale_are_named(prepare, kind, example):
     assert kinds(judged(prepare, example)) == {kind}
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda x, y: (nhwc(x)[:, :, ::-1], y),
+        lambda x, y: (np.pad(nhwc(x), ((0, 0), (2, 2), (2, 2), (0, 0)))[:, 1:7, 3:9], y),
+    ],
+    ids=["mirrored", "moved"],
+)
+def test_images_augmented_on_one_side_alone_are_named(prepare, example):
+    report = judged(prepare, example)
+    assert kinds(report) == {"batch-augmented"}
+    assert report.differences[0].keras.startswith("of 6 images")
+
+
+def test_another_order_within_the_batches_is_said_and_trains_alike(example):
+    report = judged(lambda x, y: (nhwc(x)[::-1], y[::-1]), example)
+    assert report.verdict is Verdict.EXPLAINED
+    assert [d.kind for d in report.differences] == ["batch-order"]
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [lambda x, y: (nhwc(x)[::-1], y), lambda x, y: (nhwc(x), np.roll(y, 1)), lambda x, y: (nhwc(x), (y + 1) % 5)],
+    ids=["images alone", "labels alone", "from one"],
+)
+def test_labels_of_other_examples_are_named(prepare, example):
+    assert "labels" in kinds(judged(prepare, example))
+
+
+@pytest.mark.parametrize(
+    ("torch_loss", "setting"),
+    [
+        (nn.CrossEntropyLoss(label_smoothing=0.1), "label_smoothing"),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])), "weight"),
+        (nn.CrossEntropyLoss(reduction="sum"), "reduction"),
+    ],
+    ids=["label smoothing", "class weights", "sum"],
+)
+def test_a_setting_that_a_loss_leaves_out_is_named(torch_loss, setting, example):
+    recipe = TorchRecipe(loss=torch_loss, optimizer=SGD.optimizer)
+    report = parity(Net(), example, compiled(twin(exact=True)), recipe=recipe, options=QUICK)
+    assert kinds(report) == {f"loss-{setting}"}
+    assert report.differences[0].torch.startswith(f"CrossEntropyLoss({setting}=")
+
+
+def stepped(m):
+    return torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9)
+
+
+STEPPED = TorchRecipe(
+    loss=nn.CrossEntropyLoss(),
+    optimizer=stepped,
+    scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=1, gamma=0.5),
+    steps_per_epoch=3,
+)
+SIX = ParityOptions(steps=6, batch=6, float32=False)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "wrong"),
+    [
+        (lambda rate: registered.TorchSGD(rate, momentum=0.9), set()),
+        (lambda rate: registered.TorchSGD(0.01, momentum=0.9), {"optimizer-schedule"}),
+        (lambda rate: registered.TorchSGD(0.01, momentum=0.8), {"optimizer-schedule", "optimizer-momentum"}),
+        (lambda rate: keras.optimizers.SGD(rate, momentum=0.9), {"optimizer"}),
+        (lambda rate: keras.optimizers.SGD(0.01, momentum=0.9), {"optimizer-schedule", "optimizer"}),
+    ],
+    ids=["right", "no schedule", "and another momentum", "the rate in the momentum", "both"],
+)
+def test_a_wrong_schedule_is_named_at_the_step_where_it_begins(optimizer, wrong, example):
+    half = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.01, 0.005])
+    model = compiled(twin(exact=True), optimizer=optimizer(half))
+    report = parity(Net(), example, model, recipe=STEPPED, options=SIX)
+    assert kinds(report) == wrong
+    for difference in report.differences:
+        if difference.kind == "optimizer-schedule":
+            assert difference.torch == "a rate of 0.005 at step 4"
 
 
 def test_a_right_pipeline_with_labels_of_shape_n_1_is_accepted(example):

@@ -6,6 +6,7 @@ one, each is found even where several are wrong at once.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -15,73 +16,15 @@ import numpy as np
 import torch
 
 from translator.errors import InputError
+from translator.training.feed_checks import fed_wrongly, labels_wrong, values_of
 from translator.training.keras_side import numbers
 from translator.training.mapped import Mapped, exact_in_float64
 from translator.training.pairing import Pairing
-from translator.training.torch_side import Batch, TorchSide
-from translator.training.user_recipe import KerasRecipe, Prepare, name_of
+from translator.training.torch_side import Batch, TorchSide, in_dtype
+from translator.training.user_recipe import KerasRecipe, name_of
 from translator.user_code import users_code
 from translator.verdict import Difference, Effect
 from translator.verify.training import ratio
-
-
-def fed_wrongly(pairing: Pairing, prepare: Prepare, batch: Batch, loss: Any) -> Iterator[Difference]:
-    """What is wrong with the batches that the user's pipeline makes."""
-    given = next(a for a in batch.args if isinstance(a, torch.Tensor))
-    images, labels = fed(prepare, batch)
-    images, want = np.asarray(images), pairing.keras_inputs(batch, torch.float32)
-    if images.shape != want.shape or not np.array_equal(images, want):
-        yield _images(images, want, given.numpy())
-    yield from labels_wrong(np.asarray(labels), batch.target.numpy(), loss)
-
-
-def fed(prepare: Prepare, batch: Batch) -> tuple[Any, Any]:
-    """What the user's pipeline makes of a batch. Raises InputError where it raises."""
-    given = next(a for a in batch.args if isinstance(a, torch.Tensor))
-    with users_code("the pipeline of the Keras side raised:"):
-        images, labels = prepare(given.numpy().copy(), batch.target.numpy().copy())
-    return images, labels
-
-
-def _images(got: np.ndarray, want: np.ndarray, raw: np.ndarray) -> Difference:
-    if got.shape == raw.shape and np.array_equal(got, raw):
-        fix = "transpose the batch: np.transpose(images, (0, 2, 3, 1))"
-        words = ("N, C, H, W", "N, C, H, W where the model reads N, H, W, C")
-    elif got.size == want.size and np.array_equal(np.sort(got.ravel()), np.sort(want.ravel())):
-        fix = "transpose, don't reshape: np.transpose(images, (0, 2, 3, 1))"
-        words = ("N, C, H, W", "the same numbers in another order")
-    else:
-        fix = "scale and normalise the images as on the PyTorch side"
-        words = (f"{_range(want)}", f"{_range(got)}, shape {got.shape}")
-    return Difference(
-        kind="batch-layout" if "order" in words[1] or "reads" in words[1] else "batch-values",
-        layers=("input",),
-        torch=words[0],
-        keras=words[1],
-        effect=Effect.TRAINING,
-        fix=fix,
-    )
-
-
-def labels_wrong(labels: np.ndarray, want: np.ndarray, loss: Any) -> Iterator[Difference]:
-    """One-hot labels for a sparse loss, or integers for a categorical one."""
-    name, integer = name_of(loss), want.dtype.kind in "iu"
-    if not integer:
-        return
-    flat = labels.reshape(len(labels), -1)
-    one_hot = flat.shape[1] > want[0].size and bool(np.all(np.isin(flat, (0, 1)))) and bool(np.all(flat.sum(1) == 1))
-    if "Sparse" in name and one_hot:
-        fix = "labels.argmax(axis=-1), or keras.losses.CategoricalCrossentropy(from_logits=True)"
-        yield _label_difference(f"one-hot labels {labels.shape} in {name}", fix)
-    elif name == "CategoricalCrossentropy" and not one_hot:
-        fix = "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or keras.utils.to_categorical(labels)"
-        yield _label_difference(f"integer labels {labels.shape} in {name}", fix)
-
-
-def _label_difference(words: str, fix: str) -> Difference:
-    return Difference(
-        kind="labels", layers=("loss",), torch="integer labels (N,)", keras=words, effect=Effect.TRAINING, fix=fix
-    )
 
 
 def head_wrong(
@@ -100,8 +43,8 @@ def head_wrong(
     yield Difference(
         kind="function",
         layers=("output",),
-        torch=_range(want),
-        keras=_range(keras_outputs),
+        torch=values_of(want),
+        keras=values_of(keras_outputs),
         effect=Effect.INFERENCE,
         fix="translator audit names the layers that differ",
         detail="the two models put out different numbers for the same batch",
@@ -148,18 +91,40 @@ def loss_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch, loss: Any,
             effect=Effect.TRAINING,
             fix=f"keras.losses.{name}(from_logits=True)",
         )
-    return _loss_difference(torch_side, name, exact, f"{got:.6g} where PyTorch has {want:.6g}")
+    words = f"{got:.6g} where PyTorch has {want:.6g}"
+    for setting, other in _other_settings(torch_side.loss):
+        with torch.no_grad():
+            if ratio(abs(got - float(other(raw, in_dtype(batch.target, raw.dtype)).sum())), abs(got)) <= _LIMIT:
+                left = f"computes {type(torch_side.loss).__name__}({setting}={getattr(other, setting)})"
+                return _loss_difference(torch_side, name, exact, f"{left}: {words}", setting)
+    return _loss_difference(torch_side, name, exact, words)
 
 
-def _loss_difference(torch_side: TorchSide, name: str, exact: Mapped, words: str) -> Difference:
+def _other_settings(loss: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """PyTorch's loss with one of its settings left out, or with another reduction."""
+    usual = (("label_smoothing", 0.0), ("weight", None), ("pos_weight", None), ("delta", 1.0), ("beta", 1.0))
+    choices = [*usual, *(("reduction", reduction) for reduction in ("mean", "sum"))]
+    for setting, value in choices:
+        if hasattr(loss, setting) and getattr(loss, setting) is not value and getattr(loss, setting) != value:
+            other = copy.deepcopy(loss)
+            setattr(other, setting, value)
+            yield setting, other
+
+
+def _loss_difference(torch_side: TorchSide, name: str, exact: Mapped, words: str, setting: str = "") -> Difference:
     return Difference(
-        kind="loss",
+        kind=f"loss-{setting}" if setting else "loss",
         layers=("loss",),
-        torch=type(torch_side.loss).__name__,
+        torch=type(torch_side.loss).__name__ + (f"({_setting(torch_side.loss, setting)})" if setting else ""),
         keras=f"{name} {words}",
         effect=Effect.TRAINING,
         fix=f"use {exact.name}, as translator.training.losses.map_loss makes it",
     )
+
+
+def _setting(loss: torch.nn.Module, setting: str) -> str:
+    value = getattr(loss, setting)
+    return f"{setting}={'…' if isinstance(value, torch.Tensor) else value}"
 
 
 def statistics_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> Iterator[Difference]:
@@ -199,17 +164,66 @@ def _momentum(module: torch.nn.Module, name: str) -> float | None:
     return float(momentum) if momentum is not None else None
 
 
-def optimizer_wrong(
-    optimizer: keras.optimizers.Optimizer, exact: Mapped, shape: tuple[int, ...] = (64,)
+def rates_wrong(optimizer: Any, exact: Any, steps: int) -> Difference | None:
+    """Whether the learning rate of the user's optimizer, with its schedule, is PyTorch's at each of these steps."""
+    if not (_scheduled(optimizer) or _scheduled(exact)):  # one rate for all steps is a setting
+        return None
+    ours, theirs = _rates(exact_in_float64(optimizer), steps), _rates(exact_in_float64(exact), steps)
+    wrong = [step for step in range(steps) if ratio(abs(ours[step] - theirs[step]), abs(theirs[step])) > _MEASURED]
+    if not wrong:
+        return None
+    first = wrong[0]
+    return Difference(
+        kind="optimizer-schedule",
+        layers=("optimizer",),
+        torch=f"a rate of {theirs[first]:.6g} at step {first + 1}",
+        keras=f"a rate of {ours[first]:.6g} at step {first + 1}, wrong at {len(wrong)} of {steps} steps",
+        effect=Effect.TRAINING,
+        fix="the schedule that translator.training.schedules.map_scheduler makes, given steps_per_epoch",
+    )
+
+
+def _scheduled(optimizer: Any) -> bool:
+    return isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+
+
+def _rates(optimizer: Any, steps: int) -> list[float]:
+    rate = optimizer._learning_rate
+    if not _scheduled(optimizer):
+        return [float(rate)] * steps
+    return [float(rate(keras.ops.convert_to_tensor(step, dtype="int64"))) for step in range(steps)]
+
+
+def optimizer_wrong(optimizer: keras.optimizers.Optimizer, exact: Mapped, steps: int) -> Iterator[Difference]:
+    """Whether the user's optimizer takes PyTorch's steps, and at PyTorch's rates. Each is tested without the other."""
+    theirs, right = _single(optimizer), _single(exact.keras)
+    rates = rates_wrong(theirs, right, steps)
+    if rates is not None:
+        yield rates
+        settings = {**theirs.get_config(), "learning_rate": right.get_config()["learning_rate"]}
+        theirs = type(theirs).from_config(settings)
+    rule = rule_wrong(theirs, right, exact, max(_FEWEST, min(steps, _MOST)))
+    if rule is not None:
+        yield rule
+
+
+def _single(optimizer: Any) -> Any:
+    """The optimizer that a wrapper moves the weights with; the first of several."""
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return optimizer.optimizers[0]
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def rule_wrong(
+    optimizer: Any, right: Any, exact: Mapped, steps: int, shape: tuple[int, ...] = (64,)
 ) -> Difference | None:
-    """Whether the user's optimizer takes PyTorch's steps: both are given the same gradients, large and tiny ones."""
+    """Whether both take the same steps, given the same gradients, large and tiny ones."""
     rng = np.random.default_rng(0)
     start = rng.normal(size=shape)
-    gradients = [rng.normal(size=shape) * 10.0 ** rng.uniform(-9, 2, size=shape) for _ in range(4)]
+    gradients = [rng.normal(size=shape) * 10.0 ** rng.uniform(-9, 2, size=shape) for _ in range(steps)]
     ends = []
-    for candidate in (optimizer, exact.keras):
-        part = candidate.optimizers[0] if isinstance(candidate, keras.optimizers.MultiOptimizer) else candidate
-        fresh = exact_in_float64(part)
+    for candidate in (optimizer, right):
+        fresh = exact_in_float64(candidate)
         variable = keras.Variable(start, dtype="float64")
         fresh.build([variable])
         for gradient in gradients:
@@ -219,7 +233,7 @@ def optimizer_wrong(
     moved = float(np.abs(want - start).max())
     if ratio(float(np.abs(got - want).max()), moved) <= _LIMIT:
         return None
-    named = dict(_settings(optimizer, exact.keras))
+    named = dict(_settings(optimizer, right))
     return Difference(
         kind="optimizer-" + "-".join(named) if named else "optimizer",
         layers=("optimizer",),
@@ -234,8 +248,21 @@ def optimizer_wrong(
 def _settings(got: Any, want: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """The hyperparameters that both have and that differ, with both values."""
     ours, theirs = got.get_config(), want.get_config()
-    for key in ("learning_rate", "momentum", "nesterov", "beta_1", "beta_2", "rho", "epsilon", "amsgrad", "centered"):
+    for key in (
+        "learning_rate",
+        "momentum",
+        "dampening",
+        "nesterov",
+        "beta_1",
+        "beta_2",
+        "rho",
+        "epsilon",
+        "amsgrad",
+        "centered",
+    ):
         a, b = ours.get(key), theirs.get(key)
+        if isinstance(a, dict) or isinstance(b, dict):  # schedules: their rates are compared, not how they are made
+            continue
         if key in ours and key in theirs and a != b and not (_close(a, b)):
             yield key, (a, b)
     for key in ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "gradient_accumulation_steps"):
@@ -283,16 +310,14 @@ def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis, keepdims=True))
 
 
-def _range(array: Any) -> str:
-    array = np.asarray(array)
-    return f"values {array.min():.3g} … {array.max():.3g}"
-
-
 _LIMIT = 1e-8
 """Relative error up to which two float64 computations are the same."""
 
 _MEASURED = 1e-6
-"""How exactly a momentum is read off two moves of a mean."""
+"""How exactly a momentum is read off two moves of a mean, and a rate off a schedule, which may keep it in float32."""
+
+_FEWEST, _MOST = 4, 200
+"""Steps that both optimizers take: as many as are trained, within these."""
 
 
 def check_model(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> list[Difference]:
@@ -309,17 +334,27 @@ def check_model(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> list[D
 
 
 def check_recipe(
-    pairing: Pairing, torch_side: TorchSide, batch: Batch, theirs: KerasRecipe, loss: Mapped, optimizer: Mapped
+    pairing: Pairing,
+    torch_side: TorchSide,
+    batch: Batch,
+    theirs: KerasRecipe,
+    loss: Mapped,
+    optimizer: Mapped,
+    steps: int,
 ) -> list[Difference]:
-    """Everything that is wrong with a user's recipe, given the recipe that is right. In float64."""
+    """Everything that is wrong with a user's recipe, given the recipe that is right. In float64.
+
+    steps: how many are trained, at which the learning rates are compared.
+    """
     found: list[Difference] = []
     if theirs.prepare is not None:
         found += fed_wrongly(pairing, theirs.prepare, batch, theirs.loss or loss.keras)
     elif theirs.loss is not None:
         labels = batch.target.numpy()
         found += labels_wrong(labels, labels, theirs.loss)
-    wrong = (
-        loss_wrong(pairing, torch_side, batch, theirs.loss, loss) if theirs.loss is not None else None,
-        optimizer_wrong(theirs.optimizer, optimizer) if theirs.optimizer is not None else None,
-    )
-    return [*found, *(difference for difference in wrong if difference is not None)]
+    wrong = loss_wrong(pairing, torch_side, batch, theirs.loss, loss) if theirs.loss is not None else None
+    if wrong is not None:
+        found.append(wrong)
+    if theirs.optimizer is not None:
+        found += optimizer_wrong(theirs.optimizer, optimizer, steps)
+    return found

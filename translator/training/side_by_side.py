@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +18,7 @@ from translator.errors import InputError
 from translator.training.batches import default_loss, random_batches
 from translator.training.batchnorm import cumulative_layers, with_exact_batchnorm
 from translator.training.conclusion import Conclusion, conclude
+from translator.training.feed_checks import labels_fed
 from translator.training.float64 import loss_in_float64, trains_in_float64
 from translator.training.keras_side import KerasSide
 from translator.training.losses import map_loss
@@ -26,7 +26,7 @@ from translator.training.mapped import Mapped, exact_in_float64
 from translator.training.optimizers import map_optimizer
 from translator.training.pairing import Pairing, group_variables, pair_by_alignment, pair_by_bindings
 from translator.training.parity_report import ParityReport, Part
-from translator.training.recipe_checks import check_model, check_recipe, fed
+from translator.training.recipe_checks import check_model, check_recipe
 from translator.training.rounding import drifted, growth, run_control
 from translator.training.silent import silent
 from translator.training.torch_side import Batch, TorchRecipe, TorchSide, outputs_in_training, silence
@@ -132,7 +132,7 @@ class _Bench:
         model = self.pairing.model
         with self.clock.stage("training in float64"), trains_in_float64(model), silent(model) as silenced:
             differences = self.check()
-            own_loss_is_wrong = any(d.kind in ("loss", "from-logits", "labels") for d in differences)
+            own_loss_is_wrong = any(d.kind.partition("-")[0] in ("loss", "from", "labels") for d in differences)
             found = self.together(own_loss_is_wrong)
             concluded = conclude(self.pairing, found, self.options.limit, len(self.batches))
             control: list[ControlRow] = []
@@ -220,7 +220,7 @@ class _Bench:
             found += check_model(self.pairing, self.torch_side(torch.float64), self.batches[0])
         if self.theirs is not None and self.batches:
             wide = replace(theirs, loss=loss_in_float64(theirs.loss))
-            found += check_recipe(self.pairing, side, self.batches[0], wide, loss, optimizer)
+            found += check_recipe(self.pairing, side, self.batches[0], wide, loss, optimizer, len(self.batches))
         if any(d.kind == "probabilities" for d in found):  # a loss of probabilities fits that head: the head is said
             found = [d for d in found if d.kind != "from-logits"]
         return found
@@ -263,7 +263,9 @@ class _Bench:
             limit=self.options.limit,
             on_step=self.on_step("float64, each step begun anew" if anew else "float64"),
             anew=anew,
-            labels=None if prepare is None or own_loss_is_wrong else lambda batch: np.asarray(fed(prepare, batch)[1]),
+            labels=None
+            if prepare is None or own_loss_is_wrong
+            else lambda batch: labels_fed(self.pairing, prepare, batch),
         )
 
     def noise(self) -> list[NoiseRow]:
