@@ -202,6 +202,23 @@ def test_a_translated_model_trains_like_the_original(example):
     assert "drop" in report.silenced
 
 
+def test_the_sum_of_two_biases_begins_in_float64_without_the_rounding_of_float32(rng):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x)[0][:, -1]
+
+    module, example = Recurrent(), torch.tensor(rng.normal(size=(2, 5, 3)), dtype=torch.float32)
+    nn.init.constant_(module.lstm.bias_ih_l0, 1 / 3)
+    nn.init.constant_(module.lstm.bias_hh_l0, 1e-3)
+    report = parity(module, example, recipe=SGD, options=QUICK)
+    assert report.verdict is Verdict.EQUAL
+    assert max(row.gradient for row in report.steps) < 1e-12
+
+
 def test_the_two_biases_of_an_lstm_move_its_one_keras_bias_twice_as_fast(rng):
     class Recurrent(nn.Module):
         def __init__(self):

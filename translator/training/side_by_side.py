@@ -216,7 +216,7 @@ class _Bench:
             self.parts["scheduler"] = Part(torch=type(side.scheduler).__name__, keras="in the optimizer", native=True)
         found: list[Difference] = []
         if self.own_model and self.batches:
-            self.reset()
+            self.reset(torch.float64)
             found += check_model(self.pairing, self.torch_side(torch.float64), self.batches[0])
         if self.theirs is not None and self.batches:
             wide = replace(theirs, loss=loss_in_float64(theirs.loss))
@@ -244,7 +244,7 @@ class _Bench:
 
     def together(self, own_loss_is_wrong: bool, *, anew: bool = False) -> Trajectory:
         """The float64 run. A loss that can't be used is left out of it, so that the rest can be compared."""
-        self.reset()
+        self.reset(torch.float64)
         side = self.torch_side(torch.float64)
         loss, optimizer = self.mapped(side)
         used, moved = loss.keras, exact_in_float64(optimizer.keras)
@@ -270,16 +270,16 @@ class _Bench:
 
     def noise(self) -> list[NoiseRow]:
         """The float32 runs."""
-        self.reset()
+        self.reset(torch.float32)
         first, again = self.torch_side(torch.float32), self.torch_side(torch.float32)
         exact = self.torch_side(torch.float64)
         loss, optimizer = self.mapped(first)
         keras_side = KerasSide(self.pairing.model, loss.keras, optimizer.keras, self.pairing.pick(first.output))
         return run_with_noise(self.pairing, (first, again, exact), keras_side, self.batches, self.on_step("float32"))
 
-    def reset(self) -> None:
-        """Both start from the module's weights."""
-        self.pairing.set_weights(self.torch_side(torch.float32).state())
+    def reset(self, dtype: torch.dtype) -> None:
+        """Both start from the module's weights; in float64 a sum of two biases isn't rounded to float32."""
+        self.pairing.set_weights(self.torch_side(dtype).state())
 
     def on_step(self, what: str) -> Callable[[int], None]:
         """Progress for one run."""
