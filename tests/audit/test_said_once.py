@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from keras import layers
+from keras import layers, ops
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from torch import nn
 
@@ -90,3 +90,31 @@ def test_a_fault_beside_a_named_difference_is_still_named() -> None:
     rescaling = layers.Rescaling(1 / 127.5, offset=-1.0)
     wrong = chain(rescaling, conv(4), norm(epsilon=1e-3), layers.ReLU(), layers.Flatten(), layers.Dense(5, "tanh"))
     assert kinds(Features(), wrong) == ["epsilon", "extra-activation", "preprocessing"]
+
+
+class Shuffle(nn.Module):
+    """Channels of two branches, mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([self.a(x), self.b(x)], dim=1)
+        n, c, h, w = both.shape
+        return self.last(both.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_parts_of_one_value_put_together_again_are_no_layer(order: tuple[int, int]) -> None:
+    """Mixed by a stack in Keras; in another order it is another function, by its numbers."""
+
+    def build(x: Any) -> Any:
+        both = ops.concatenate([layers.Conv2D(4, 1)(x), layers.Conv2D(4, 1)(x)], axis=-1)
+        halves = both[..., :4], both[..., 4:]
+        mixed = ops.stack([halves[i] for i in order], axis=-1)
+        return layers.Conv2D(2, 1)(ops.reshape(mixed, (-1, 8, 8, 8)))
+
+    report = audited(Shuffle(), build, (8, 8, 3))
+    assert [d.kind for d in telling(report)] == ([] if order == (0, 1) else ["numbers"])
+    assert report.first_wrong == ("" if order == (0, 1) else "last")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ def rebuilt(network: Network, units: Iterable[Unit], past: Mapping[int, tuple[in
 
 def _without_empty(network: Network) -> Network:
     made = network.producers()
-    gone = [u.index for u in network.units if _is_empty(network, u) or _joins_states(network, u, made)]
+    gone = [u.index for u in network.units if _is_empty(network, u) or _joins_parts(network, u, made)]
     return seen_through(network, gone)
 
 
@@ -46,14 +47,22 @@ def _is_empty(network: Network, unit: Unit) -> bool:
     return isinstance(unit.facts, Pool) and unit.facts.windows is None and same
 
 
-def _joins_states(network: Network, unit: Unit, made: Mapping[int, int]) -> bool:
-    """The last states of both directions beside each other, as a recurrent layer that gives its last step has them."""
+def _joins_parts(network: Network, unit: Unit, made: Mapping[int, int]) -> bool:
+    """A value's own parts put together again, in whatever order (shuffled channels), or the last states of both
+    directions, as a recurrent layer that gives its last step has them: numbers are moved, none is computed."""
     sources = {s for value in unit.inputs for s in network.sources(value)}
-    above = {made[s] for s in sources if s in made}
-    if unit.kind != "concat" or len(sources) != 1 or len(above) != 1:
+    if unit.kind != "concat" or len(sources) != 1:
         return False
-    layer = network.units[above.pop()]
-    return isinstance(layer.facts, Recurrent) and layer.facts.bidirectional and sources.pop() in layer.outputs[1:]
+    source = sources.pop()
+    if _elements(network, source) == _elements(network, unit.outputs[0]):
+        return True
+    layer = network.units[made[source]] if source in made else None
+    facts = layer.facts if layer is not None else None
+    return isinstance(facts, Recurrent) and facts.bidirectional and layer is not None and source in layer.outputs[1:]
+
+
+def _elements(network: Network, value: int) -> int:
+    return math.prod(n for n in network.shapes[value] if n is not None)
 
 
 def _paddings_joined(network: Network) -> Network:
