@@ -41,7 +41,10 @@ from translator.verify.proof import ProofOptions, Subject, prove  # noqa: E402
 
 HANDFUL = 6
 QUICK = ProofOptions(dtypes=("float64",), probes=False)
-KNOWN = frozenset({"bn-statistics", "num_batches_tracked", "flatten-order", "merged", "data-type"})
+KNOWN = frozenset(
+    {"bn-statistics", "num_batches_tracked", "flatten-order", "merged", "data-type", "unused in inference"}
+)
+"""What is true of right pairs, too: none of it changes what is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
