@@ -19,10 +19,12 @@ from translator.audit.network import Unit, Weight
 from translator.audit.unmatched import layer_name
 from translator.bindings import to_torch
 from translator.errors import InputError
-from translator.verify.facts import Norm
+from translator.verify.facts import Norm, Preprocessing
 from translator.verify.keras_replay import to_numpy
 
 _SHOWN = 12
+_FRESH = {"mean": 0.0, "variance": 1.0, "count": None}  # a count is never read in inference
+_TAKE_OUT = "build the Keras model without it and normalise the images beforehand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +72,32 @@ def _layers(names: frozenset[str]) -> str:
 def _homeless_variables(alignment: Alignment) -> Iterator[str]:
     bound = {id(b.keras.handle) for b in alignment.bound}
     partner = {p.keras.index: p.torch for p in alignment.pairs}
-    home = {id(w.handle): u for u in alignment.right.units for w in u.weights}
+    home = _homes(alignment)
     for weight in alignment.keras.weights:
-        if id(weight.handle) in bound:
-            continue
         unit = home.get(id(weight.handle))
+        if id(weight.handle) in bound or _does_nothing(unit, weight):
+            continue
         t = partner.get(unit.index) if unit is not None else None
-        if t is None:
+        if t is None and unit is not None and isinstance(unit.facts, Preprocessing):
+            yield f"Keras' {weight.name} {weight.shape}: PyTorch has no {unit.facts.name}; {_TAKE_OUT}"
+        elif t is None:
             yield f"Keras' {weight.name} {weight.shape}: PyTorch has no such layer"
         else:
             sizes = ", ".join(f"{w.name} {w.shape}" for w in t.weights if w.slot != "num_batches_tracked")
             yield f"Keras' {weight.name} {weight.shape}: its partner {layer_name(t)} has {sizes or 'no weights'}"
+
+
+def _homes(alignment: Alignment) -> dict[int, Unit]:
+    return {id(w.handle): u for u in alignment.right.units for w in u.weights}
+
+
+def _does_nothing(unit: Unit | None, weight: Weight) -> bool:
+    """Whether a variable belongs to a preprocessing that was never adapted to data, and so hands on what it gets."""
+    slot = weight.slot.rsplit("/", 1)[-1]
+    if unit is None or not isinstance(unit.facts, Preprocessing) or slot not in _FRESH:
+        return False
+    neutral = _FRESH[slot]
+    return neutral is None or bool((to_numpy(weight.handle.value) == neutral).all())
 
 
 def _homeless_tensors(alignment: Alignment, behind: frozenset[str]) -> Iterator[str]:
@@ -179,10 +196,11 @@ def to_state(alignment: Alignment, module: nn.Module, *, partial: bool) -> Back:
         if b.how == "constant" and not bool((v == b.neutral).all())
     ]
     held = {id(b.keras.handle) for b in alignment.bound}
+    home = _homes(alignment)
     missing += [
         f"Keras' {w.name} {w.shape}: PyTorch has no tensor for it"
         for w in alignment.keras.weights
-        if id(w.handle) not in held
+        if id(w.handle) not in held and not _does_nothing(home.get(id(w.handle)), w)
     ]
     if missing and not partial:
         raise refusal("Keras' weights do not all fit the PyTorch model", missing)
