@@ -55,6 +55,7 @@ def test_an_adapted_normalization_is_refused_with_what_to_do(module: nn.Module) 
 
 
 def test_a_fixed_rescaling_is_named_and_holds_nothing_back(module: nn.Module) -> None:
-    report = translator.transfer(module, port(layers.Rescaling(1 / 255, name="rescaling")), torch.randn(2, 3, 8, 8)).report
+    model = port(layers.Rescaling(1 / 255, name="rescaling"))
+    report = translator.transfer(module, model, torch.randn(2, 3, 8, 8)).report
     assert report.verdict is Verdict.DIFFERENT
     assert [d.layers for d in report.differences if d.kind == "preprocessing"] == [("rescaling",)]
