@@ -155,10 +155,10 @@ def _prepare(module: nn.Module, subject: Subject, options: ProofOptions) -> Proo
 def _own_inputs(proof: Proof, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
     """The example with the wanted number of rows, if both models take it so; else as it came."""
     failed: Exception | None = None
-    fixed = {shape[0] for number in proof.graph.inputs if (shape := proof.graph.shapes[number])} - {None}
-    if fixed:
+    followed_at = _batch_followed(proof)
+    if followed_at is not None:
         proof.as_given = True
-        proof.notes.append(f"Keras' layers compute with a batch of {fixed.pop()}: the proof used the example's rows")
+        proof.notes.append(f"Keras' layers compute with a batch of {followed_at}: the proof used the example's rows")
     for batch in (None,) if proof.as_given else dict.fromkeys((proof.options.batch, None)):
         inputs = proof_inputs(args, kwargs, proof.index, np.random.default_rng(proof.options.seed), batch)
         try:
@@ -175,6 +175,17 @@ def _own_inputs(proof: Proof, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         f"{type(proof.module).__name__} does not run on its example inputs: {failed}",
         fix="check the inputs' number, shapes and dtypes",
     ) from failed
+
+
+def _batch_followed(proof: Proof) -> int | None:
+    """The batch at which a model that takes any was followed, because its layers compute with it; else None.
+
+    A model that takes one batch alone is judged with others, and found to take one alone.
+    """
+    own = [tensor.shape for tensor in getattr(proof.subject.keras_model, "inputs", None) or ()]
+    shapes = [proof.graph.shapes[number] for number in proof.graph.inputs]
+    known = [shape[0] for shape in shapes if shape and shape[0] is not None]
+    return known[0] if known and not any(shape and shape[0] is not None for shape in own) else None
 
 
 def _run_all(proof: Proof, inputs: Inputs, one: Inputs, wide: Inputs) -> None:
