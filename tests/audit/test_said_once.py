@@ -86,6 +86,13 @@ def test_a_sum_that_is_another_kind_of_layer_reads_what_it_reads() -> None:
     assert kinds(Residual(), build) == []
 
 
+def test_what_a_module_with_a_named_difference_reads_is_still_judged() -> None:
+    """Another epsilon inside doesn't excuse what comes in."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)))
+    halved = chain(layers.Conv2D(4, 1), lambda x: x * 0.5, conv(4), norm(epsilon=1e-3))
+    assert kinds(module, halved) == ["epsilon", "numbers"]
+
+
 def test_a_fault_beside_a_named_difference_is_still_named() -> None:
     rescaling = layers.Rescaling(1 / 127.5, offset=-1.0)
     wrong = chain(rescaling, conv(4), norm(epsilon=1e-3), layers.ReLU(), layers.Flatten(), layers.Dense(5, "tanh"))

@@ -84,7 +84,7 @@ def _around_named(
     found: Report, alignment: Alignment, named: Sequence[Difference], explained: Collection[str]
 ) -> set[str]:
     """Modules that aren't layers themselves, and are wrong only because of a layer that a named difference speaks of:
-    its parts (the activation of a norm that acts), what begins with it, what puts out what the head does."""
+    its parts (the activation of a norm that acts), and what puts out what the head does."""
     units = {layer_name(u) for u in alignment.left.units}
     heads = {layer for d in named if d.kind == "head" for layer in d.layers}
     found_around = set()
@@ -92,8 +92,7 @@ def _around_named(
         if row.ok or row.torch in units:
             continue
         part = any(unit in explained for unit in _modules_around(row.torch) if unit in units)
-        fed = row.note.startswith("its input") and any(layer.startswith(f"{row.torch}.") for layer in explained)
-        if part or fed or row.keras in heads:
+        if part or row.keras in heads:
             found_around.add(row.torch)
     return found_around
 
@@ -106,8 +105,8 @@ def _modules_around(path: str) -> Iterator[str]:
 
 
 def _fed_otherwise(found: Report, alignment: Alignment, explained: Collection[str]) -> set[str]:
-    """Layers, and modules around them, that are wrong only in what they read: right behind a function that a named
-    difference speaks of, or that only one side has."""
+    """Layers, and modules that begin with them, that are wrong only in what they read: right behind a function that a
+    named difference speaks of, or that only one side has."""
     suspects = {row.torch for row in found.layers if not row.ok and row.note.startswith("its input")}
     fed: set[str] = set()
     paired = {p.torch.index for p in alignment.pairs}, {p.keras.index for p in alignment.pairs}
@@ -115,7 +114,9 @@ def _fed_otherwise(found: Report, alignment: Alignment, explained: Collection[st
     units = alignment.left.units, alignment.right.units
     for pair in alignment.pairs if suspects else ():
         layer = layer_name(pair.torch)
-        reading = suspects.intersection((layer, *_modules_around(layer)))
+        above = {layer_name(units[0][s]) for s in rows[0][pair.torch.index] if s >= 0}
+        around = [m for m in _modules_around(layer) if not any(name.startswith(f"{m}.") for name in above)]
+        reading = suspects.intersection((layer, *around))
         if not reading:
             continue
         for side, unit in enumerate((pair.torch, pair.keras)):
