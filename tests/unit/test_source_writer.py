@@ -20,7 +20,9 @@ from tests.unit.writer_networks import (
     NETWORKS,
 )
 from translator.capture.trace import capture
+from translator.emit import nesting
 from translator.emit.keras_model import emit
+from translator.emit.source import top, tree
 from translator.emit.source.order import together
 from translator.emit.source.replay import check
 from translator.emit.source.write_plan import checked_source
@@ -228,6 +230,28 @@ def test_the_converted_models_weights_go_in_as_the_header_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     converted = emit(plans["stages"]).model
+    converted.save("stages.keras")
+    converted.save_weights("stages.weights.h5")
+    source = checked_source(plans["stages"], style=style)
+    model = built(source)
+    if style == "functional":
+        model.load_weights("stages.weights.h5")
+    else:
+        lines = [line[4:] for line in source.split('"""')[1].splitlines() if line.startswith("    ")]
+        exec("\n".join(lines), {"model": model, "keras": keras})  # noqa: S102 the recipe in the header is what is tested
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(model(x)), np.asarray(converted(x)))
+
+
+@pytest.mark.parametrize("style", ["functional", "subclass"])
+def test_the_weights_of_a_converted_model_of_nested_models_go_in_as_the_header_says(
+    plans: dict[str, Plan], style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (nesting, top, tree):
+        monkeypatch.setattr(module, "LIMIT", 12)
+    monkeypatch.chdir(tmp_path)
+    converted = emit(plans["stages"]).model
+    assert any(isinstance(layer, keras.Model) for layer in converted.layers)
     converted.save("stages.keras")
     converted.save_weights("stages.weights.h5")
     source = checked_source(plans["stages"], style=style)
