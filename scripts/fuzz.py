@@ -6,8 +6,9 @@
 
 Networks have 1 to 5 dimensions, odd sizes, branches, joins, modules used again and every layer with random legal
 settings (scripts/fuzzing). Several are translated side by side in one model, which costs far less than one each; where
-that model isn't proven, each is asked by itself. Results that are in --output already are not computed again. The exit
-status is 1 if any network is wrong or crashed.
+that model isn't proven, each is asked by itself. A network with a part that is constant whatever comes in (the softmax
+over an axis of length 1) can't be judged, and is "unusable". Results that are in --output already are not computed
+again. The exit status is 1 if any network is wrong or crashed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 PROVEN, REFUSED, WRONG, CRASHED, UNUSABLE = "proven", "refused", "wrong", "crashed", "unusable"
+CONSTANT = "every reference is constant: agreement proves nothing"
+"""What the proof says of a network, or a module, that gives the same numbers whatever comes in."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,6 +117,8 @@ def asked(recipes: Sequence[Any]) -> tuple[str, str]:
         keras.backend.clear_session()
     if report.verdict is not Verdict.DIFFERENT:
         return PROVEN, ""
+    if all(check.detail.endswith(CONSTANT) for check in report.checks if not check.ok):
+        return UNUSABLE, f"{report.first_wrong}: {CONSTANT}"
     return WRONG, f"{report.first_wrong}: " + "; ".join(f"{c.name}: {c.detail}" for c in report.checks if not c.ok)[
         :400
     ]

@@ -162,3 +162,66 @@ def test_a_batch_of_one_that_is_squeezed_away_is_named() -> None:
     assert done.report.verdict is Verdict.EXPLAINED
     (difference,) = done.report.differences
     assert (difference.kind, difference.layers, difference.effect) == ("squeezed-batch", ("(model)",), Effect.NOTHING)
+
+
+class TwoCalls(nn.Module):
+    """One module on two inputs, whose ranks may differ."""
+
+    def __init__(self, shared: nn.Module) -> None:
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        results = self.shared(a), self.shared(b)
+        return tuple(r[0] if isinstance(r, tuple) else r for r in results)
+
+
+@pytest.mark.parametrize(
+    ("shared", "first", "second"),
+    [
+        (nn.BatchNorm1d(4), (2, 4), (2, 4, 5)),
+        (nn.BatchNorm1d(4, affine=False), (2, 4, 5), (2, 4)),
+        (nn.BatchNorm1d(1), (2, 1, 1), (2, 1)),
+        (nn.GroupNorm(2, 4), (2, 4, 5), (2, 4, 5, 6)),
+        (nn.GroupNorm(2, 4), (2, 4, 3, 3, 3), (2, 4)),
+        (nn.LayerNorm((5, 4)), (2, 3, 5, 4), (2, 5, 4)),
+        (nn.LSTM(3, 4, batch_first=True), (7, 3), (2, 7, 3)),
+        (nn.GRU(3, 4, bidirectional=True), (7, 3), (7, 2, 3)),
+        (nn.PReLU(4), (2, 4), (2, 4, 5, 6)),
+        (nn.Conv2d(3, 4, 3), (3, 7, 6), (2, 3, 7, 6)),
+    ],
+    ids=str,
+)
+def test_a_module_called_on_inputs_of_two_ranks_is_one_layer(
+    shared: nn.Module, first: tuple[int, ...], second: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    for buffer in shared.buffers():
+        buffer.data = torch.rand_like(buffer) + 0.5 if buffer.is_floating_point() else buffer
+    done = translator.convert(TwoCalls(shared).eval(), (torch.randn(first), torch.randn(second)))
+    assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+    assert done.report.balance.unexplained == 0
+    weighing = [layer for layer in done.model.layers if layer.weights]
+    assert len(weighing) == 1
+
+
+class Unbatched(nn.Module):
+    """Attention and a stack of recurrent layers on one example without a batch."""
+
+    def __init__(self, *, batch_first: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=batch_first)
+        self.lstm = nn.LSTM(6, 4, num_layers=2, bidirectional=True, batch_first=batch_first)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        y, shares = self.attention(x, x, x, attn_mask=mask)
+        z, (h, c) = self.lstm(x + y)
+        return z, shares, h, c
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_one_example_without_a_batch(batch_first: bool) -> None:
+    torch.manual_seed(0)
+    done = translator.convert(Unbatched(batch_first=batch_first).eval(), (torch.randn(5, 6), torch.randn(5, 5)))
+    assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+    assert done.report.balance.unexplained == 0

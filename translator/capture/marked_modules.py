@@ -56,9 +56,11 @@ def _rate(module: nn.Module) -> float:
 
 def _recurrent(module: Any, x: Any, state: Any = None) -> Any:
     """All layers of an LSTM, GRU or RNN, one node each: (B, T, in) → (B, T, directions · hidden), the last states."""
-    if not isinstance(x, Tensor) or x.ndim != 3:
+    if not isinstance(x, Tensor) or x.ndim not in (2, 3):
         return type(module).forward(module, x, state)
     given = (state if isinstance(state, tuple) else (state,)) if state is not None else ()
+    if x.ndim == 2:
+        return _unbatched(module, x, given)
     directions = 2 if module.bidirectional else 1
     y = x if module.batch_first else x.transpose(0, 1)
     states: list[list[Tensor]] = []
@@ -71,6 +73,15 @@ def _recurrent(module: Any, x: Any, state: Any = None) -> Any:
     y = y if module.batch_first else y.transpose(0, 1)
     ends = tuple(torch.cat(parts, 0) if len(parts) > 1 else parts[0] for parts in zip(*states, strict=True))
     return y, (ends if isinstance(module, nn.LSTM) else ends[0])
+
+
+def _unbatched(module: Any, x: Tensor, given: tuple[Tensor, ...]) -> Any:
+    """A single sequence (T, in) as a batch of one: (T, directions · hidden), states (layers · directions, hidden)."""
+    batch = 0 if module.batch_first else 1
+    states = tuple(s.unsqueeze(1) for s in given)
+    y, ends = _recurrent(module, x.unsqueeze(batch), states or None)
+    ends = tuple(e.squeeze(1) for e in ends) if isinstance(ends, tuple) else ends.squeeze(1)
+    return y.squeeze(batch), ends
 
 
 def _one_layer(module: Any, layer: int, x: Tensor, states: list[Tensor]) -> Any:
@@ -111,11 +122,19 @@ def _attention(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> Any:
-    """`nn.MultiheadAttention.forward`, batch first. What it seldom does (unbatched, bias_k, zero attention) stays."""
-    if query.ndim != 3 or module.bias_k is not None or module.add_zero_attn:
+    """`nn.MultiheadAttention.forward`, batch first. What it seldom does (bias_k, zero attention) stays."""
+    if query.ndim not in (2, 3) or module.bias_k is not None or module.add_zero_attn:
         return type(module).forward(
             module, query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
         )
+    if query.ndim == 2:
+        batch = 0 if module.batch_first else 1
+        query, key, value = (t.unsqueeze(batch) for t in (query, key, value))
+        padding = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+        y, weights = _attention(
+            module, query, key, value, padding, need_weights, attn_mask, average_attn_weights, is_causal
+        )
+        return y.squeeze(batch), None if weights is None else weights.squeeze(0)
     if not module.batch_first:
         query, key, value = (t.transpose(0, 1) for t in (query, key, value))
     heads = module.num_heads

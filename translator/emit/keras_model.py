@@ -12,7 +12,7 @@ import numpy as np
 
 from translator.bindings import WeightBinding, to_keras
 from translator.emit.nesting import Block, nest
-from translator.errors import InternalError
+from translator.errors import InternalError, Where, first_line
 from translator.plan.calls import Call, LayerCall, LayerSpec, OpCall, Plan, Ref
 
 
@@ -131,6 +131,12 @@ class _Builder:
     def _call(self, call: Call, tensors: dict[str, Any], prefix: str) -> None:
         args = [_argument(a, tensors) for a in call.args]
         kwargs = {k: _argument(v, tensors) for k, v in call.kwargs.items()}
+        try:
+            self._made(call, args, kwargs, tensors, prefix)
+        except (ValueError, TypeError) as error:
+            raise _refused(call, error) from error
+
+    def _made(self, call: Call, args: list[Any], kwargs: dict[str, Any], tensors: dict[str, Any], prefix: str) -> None:
         if isinstance(call, LayerCall):
             layer = self.layers.get(call.layer)
             if layer is None:
@@ -177,6 +183,14 @@ class _Builder:
             raise InternalError(f"keras.ops.{call.op} ({call.name}) doesn't depend on the model's input")
         first._keras_history.operation.name = call.name
         return results
+
+
+def _refused(call: Call, error: Exception) -> InternalError:
+    """What Keras says of a call that the plan should not have, with its place in the user's model."""
+    name = call.layer if isinstance(call, LayerCall) else f"{call.name} (keras.ops.{call.op})"
+    where = Where(module=call.origin.module or "(root)", source=call.origin.source, node=call.origin.node)
+    fix = "this is a fault of the translator: please report it with these lines"
+    return InternalError(f"Keras refuses {name}: {first_line(error)}", where=where, fix=fix)
 
 
 class _Value:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from translator.graph.fusions.attention import fuse_attention
 from translator.graph.fusions.linear import fuse_linear
+from translator.graph.fusions.ranks import one_rank
 from translator.graph.fusions.scopes import lift_shared_views
 from translator.graph.fusions.small import (
     drop_expands,
@@ -32,6 +33,7 @@ FUSIONS: tuple[Fusion, ...] = (
     fuse_attention,
     fuse_channel_shuffle,
     fuse_slices,
+    one_rank,
 )
 
 
