@@ -5,6 +5,7 @@
     scripts/bench_training.py gradients      every gradient of thirteen torchvision networks
     scripts/bench_training.py digits         both scripts on the digits, and from one framework to the other and back
     scripts/bench_training.py curves         table and plot of the digits again, from the runs that are kept
+    scripts/bench_training.py seeds          float32: right answers of either side, and of PyTorch summed otherwise
     scripts/bench_training.py interrupted    both scripts killed at twenty random moments, and resumed
     scripts/bench_training.py steps --docs   also put the table into docs/training.md
 
@@ -163,13 +164,9 @@ def digits(_: Sequence[str]) -> Table:
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
         path.unlink()
-    train = {"PyTorch": ROOT / "scripts" / "train_cifar.py", "Keras": ROOT / "scripts" / "train_cifar_keras.py"}
 
     def run(side: str, epochs: int, output: str, history: str, *more: object, **kernels: str) -> None:
-        files = ["-o", folder / output, "--history", folder / f"{history}.csv"]
-        command = [sys.executable, train[side], "--epochs", epochs, *files, *more]
-        environment = {**os.environ, **kernels}
-        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment)
+        trained(side, epochs, folder / output, folder / f"{history}.csv", *more, **kernels)
 
     exact, back = ("--precision", "float64"), folder / "third.ckpt.state"
     run("PyTorch", 12, "torch.ckpt", "torch", *exact)
@@ -181,6 +178,40 @@ def digits(_: Sequence[str]) -> Table:
     run("PyTorch", 10, "again32.ckpt", "again32", **OTHER_KERNELS)
     run("Keras", 10, "keras32.keras", "keras32")
     return histories_of(folder)
+
+
+def trained(side: str, epochs: int, output: Path, history: Path, *more: object, **kernels: str) -> None:
+    """One run of a training script."""
+    files = ["-o", output, "--history", history]
+    command = [sys.executable, TRAIN[side], "--epochs", epochs, *files, *more]
+    environment = {**os.environ, **kernels}
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=environment)
+
+
+def seeds(only: Sequence[str]) -> Table:
+    """Right answers of 360 after ten epochs in float32, for several seeds. --only takes the seeds.
+
+    Nothing is judged: what is shown is how far rounding alone drives PyTorch from itself. A seed that was measured is
+    not measured again.
+    """
+    folder = OUT / "seeds"
+    folder.mkdir(exist_ok=True)
+    runs = {"PyTorch": {}, "PyTorch, other kernels": OTHER_KERNELS, "Keras": {}}
+    rows = [["seed", *runs, "PyTorch from itself", "Keras from PyTorch"]]
+    for seed in map(int, only or range(5)):
+        right = []
+        for name, kernels in runs.items():
+            history = folder / f"{seed} {name}.csv"
+            if not history.exists() or len(list(read(history))) < 10:
+                history.unlink(missing_ok=True)
+                output = folder / ("run.keras" if name == "Keras" else "run.ckpt")
+                side = name.partition(",")[0]
+                trained(side, 10, output, history, "--seed", seed, "--force", **kernels)
+            right.append([found for _, found in read(history)][9])
+        mine, again, keras = right
+        rows.append([str(seed), *map(str, right), str(abs(again - mine)), str(abs(keras - mine))])
+        print(*rows[-1], file=sys.stderr, flush=True)
+    return rows, True
 
 
 def histories_of(folder: Path) -> Table:
@@ -203,6 +234,8 @@ def histories_of(folder: Path) -> Table:
     plot(histories)
     return rows, good
 
+
+TRAIN = {"PyTorch": ROOT / "scripts" / "train_cifar.py", "Keras": ROOT / "scripts" / "train_cifar_keras.py"}
 
 STARTS = ("torch", "torch32")
 """What the others are held against."""
@@ -274,6 +307,7 @@ PARTS: dict[str, Callable[[Sequence[str]], Table]] = {
     "steps": steps,
     "gradients": gradients,
     "digits": digits,
+    "seeds": seeds,
     "curves": lambda _: histories_of(OUT / "digits"),
     "interrupted": killed,
 }

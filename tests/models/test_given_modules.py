@@ -93,3 +93,26 @@ def test_a_model_that_keeps_a_cache_is_translated_without_it() -> None:
     assert report.verdict is Verdict.EXPLAINED, [d.values for d in report.differences]
     assert any("config.use_cache" in note for note in report.notes)
     assert module.config.use_cache
+
+
+class InPlace(nn.Module):
+    """A module inside changes what it is given, and others read that before and after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.unread = nn.Linear(5, 4), nn.Linear(5, 3)
+        self.second = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 4))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.unread(x)
+        return self.first(x), self.second(x), x
+
+
+def test_a_module_that_changes_its_input_in_place_is_run_on_copies() -> None:
+    example = torch.randn(2, 5)
+    before = example.clone()
+    done = translator.convert(InPlace().eval(), example)
+    assert torch.equal(example, before)
+    assert done.report.verdict is Verdict.EXPLAINED
+    assert "PyTorch's model changes x in place; the Keras model leaves its inputs alone" in done.report.notes
+    assert "unread (Linear) has no twin: the result does not depend on it" in done.report.notes

@@ -136,9 +136,10 @@ def check_runs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     import torch
 
     path: list[str] = []
+    given = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (tuple(args), dict(kwargs or {})))
     try:
         with torch.no_grad(), _path_recorded(module, path):
-            module(*args, **(kwargs or {}))
+            module(*given[0], **given[1])  # copies: it may work in place
     except Exception as error:  # the user's own code may raise anything
         shapes = ", ".join(_kind(a) for a in (*args, *(kwargs or {}).values()))
         inner = dict(module.named_modules()).get(path[-1]) if path else None

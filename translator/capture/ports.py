@@ -1,7 +1,8 @@
 """Which tensors go into and come out of modules that have several, by position: nodes that do nothing but say so.
 
 A trace only knows which values cross a module's border. Where more than one does on a side, each is marked while
-PyTorch runs, as a node translator::Port with the module, its call, the side and the positions.
+PyTorch runs, as a node translator::Port with the module, its call, the side and the positions. So is what comes out of
+a module that changes its input in place: the changed input may be read outside, too, and is no output.
 """
 
 from __future__ import annotations
@@ -40,21 +41,26 @@ class _Port:
 
     def __init__(self, path: str, calls: Counter[str]) -> None:
         self._path, self._calls = path, calls
-        self._open: list[int] = []
+        self._open: list[tuple[int, list[tuple[Tensor, int]]]] = []
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         call = self._calls[self._path]
         self._calls[self._path] += 1
-        self._open.append(call)
-        return self._marked("in", call, (args, kwargs))
+        found = self._marked("in", call, (args, kwargs), least=2)
+        given = (args, kwargs) if found is None else found
+        self._open.append((call, [(t, t._version) for t in _tensors(given)]))
+        return found
 
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return self._marked("out", self._open.pop(), output)
+        call, given = self._open.pop()
+        changed = any(tensor._version != version for tensor, version in given)
+        return self._marked("out", call, output, least=1 if changed else 2)
 
-    def _marked(self, side: str, call: int, value: Any) -> Any:
+    def _marked(self, side: str, call: int, value: Any, *, least: int) -> Any:
+        """The value with its tensors marked, or None where there are fewer than `least`: the trace tells."""
         leaves, spec = torch.utils._pytree.tree_flatten_with_path(value)
         tensors = [(_argument(path), leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
-        if len(tensors) < 2:
+        if len(tensors) < least:
             return None
         places: dict[int, dict[int, str]] = {}
         for place, (name, tensor) in enumerate(tensors):
@@ -70,6 +76,10 @@ class _Port:
         return onnx_ops.symbolic(
             f"{DOMAIN}::Port", [tensor], attributes, dtype=tensor.dtype, shape=tensor.shape, version=1
         )
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _argument(path: Any) -> str:

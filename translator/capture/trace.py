@@ -81,6 +81,8 @@ def capture(
     model: ir.Model = onnx_program.model
     annotate(model, exported, program, module)
     notes = ["the cache for generation (config.use_cache) is no output of the Keras model"] if cached else []
+    if changed := sorted(set(exported.graph_signature.user_inputs_to_mutate.values())):
+        notes.append(f"PyTorch's model changes {', '.join(changed)} in place; the Keras model leaves its inputs alone")
     if dynamic_hw and (fixed := _fixed_sizes(model)):
         notes.append(f"the model itself fixes the height or width of {', '.join(fixed)}: no other size was possible")
     tensors, aliases = _tensors(module)

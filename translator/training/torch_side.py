@@ -110,7 +110,8 @@ def outputs_in_training(module: nn.Module, args: tuple[Any, ...], kwargs: Mappin
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             with users_code("the PyTorch model raised in training:"):
-                outputs = trained(*args, **kwargs)
+                copies = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
+                outputs = trained(*copies[0], **copies[1])
             found.append([tensor.clone() for tensor in tensors_in(outputs)])
         trained.load_state_dict(before)
     for first, second in zip(*found, strict=True):
@@ -123,8 +124,10 @@ def outputs_in_training(module: nn.Module, args: tuple[Any, ...], kwargs: Mappin
 
 
 def in_dtype(value: Any, dtype: torch.dtype) -> Any:
-    """A floating-point tensor in that dtype, anything else as it is."""
-    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+    """A copy of a tensor, which a module may change in place: a floating-point one in that dtype. Else the value."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(dtype, copy=True) if value.is_floating_point() else value.clone()
 
 
 def silence(module: nn.Module) -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from translator.verdict import Check
 from translator.verify.claim_index import ROOT, ClaimIndex
 from translator.verify.findings import Book
-from translator.verify.torch_record import Key, ModuleEvent, evaluating, outputs_of, run, tensors_in
+from translator.verify.torch_record import Key, ModuleEvent, evaluating, map_tensors, outputs_of, run, tensors_in
 from translator.verify.weights import named_tensors
 
 _TRIES = 20
@@ -132,6 +132,7 @@ def _unreached(
         for parameter, _ in flags:
             parameter.requires_grad_(id(parameter) in wanted)
         with evaluating(module), torch.enable_grad():
+            args, kwargs = map_tensors(torch.clone, (args, dict(kwargs)))
             outputs = [t for t in tensors_in(module(*args, **kwargs)) if t.requires_grad]
             if not outputs:
                 return list(tensors)

@@ -115,7 +115,8 @@ class _Recorder:
 def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], listener: Listener) -> list[torch.Tensor]:
     """Run `module` once in evaluation mode without gradients, telling `listener` of every call; its output tensors.
 
-    A module that stands under two paths goes by the first; modules of the same call count from 0 up.
+    It runs on copies of its arguments, which it may change in place. A module that stands under two paths goes by the
+    first; modules of the same call count from 0 up.
     """
     paths = {id(child): path for path, child in module.named_modules()}
     recorder = _Recorder(listener=listener, paths=paths)
@@ -127,6 +128,7 @@ def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], lis
                 continue
             stack.callback(child.register_forward_pre_hook(recorder.before, with_kwargs=True).remove)
             stack.callback(child.register_forward_hook(recorder.after, with_kwargs=True).remove)
+        args, kwargs = map_tensors(torch.clone, (args, dict(kwargs)))
         return tensors_in(module(*args, **kwargs))
 
 
