@@ -196,7 +196,7 @@ def seeds(only: Sequence[str]) -> Table:
     """
     folder = OUT / "seeds"
     folder.mkdir(exist_ok=True)
-    runs = {"PyTorch": {}, "PyTorch, other kernels": OTHER_KERNELS, "Keras": {}}
+    runs = {"PyTorch": {}, "PyTorch, one thread": {"OMP_NUM_THREADS": "1"}, "Keras": {}}
     rows = [["seed", *runs, "PyTorch from itself", "Keras from PyTorch"]]
     for seed in map(int, only or range(5)):
         right = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import transformers
 from torch import nn
 
 import translator
+from translator.capture.source import load_source
 from translator.errors import InputError
 from translator.verdict import Verdict
 
@@ -116,3 +118,26 @@ def test_a_module_that_changes_its_input_in_place_is_run_on_copies() -> None:
     assert done.report.verdict is Verdict.EXPLAINED
     assert "PyTorch's model changes x in place; the Keras model leaves its inputs alone" in done.report.notes
     assert "unread (Linear) has no twin: the result does not depend on it" in done.report.notes
+
+
+def test_a_module_in_float64_gives_a_model_in_float64(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = network().double().eval()
+    example = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    done = translator.convert(module, example)
+    assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+    assert {weight.dtype for weight in done.model.weights} == {"float64"}
+    report = done.save(tmp_path / "double.keras")
+    assert report.artifact is not None
+    assert report.artifact.reloaded
+    assert report.artifact.max_rel is not None
+    assert report.artifact.max_rel < 1e-12
+
+
+def test_the_example_of_a_network_in_float64_is_made_in_float64(tmp_path: Path) -> None:
+    path = tmp_path / "double.py"
+    path.write_text(
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Linear(4, 3), nn.Tanh()).double()\n"
+    )
+    loaded = load_source(f"{path}:net", input_shapes=[[2, 4]])
+    assert loaded.example_inputs[0].dtype is torch.float64

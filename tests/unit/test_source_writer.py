@@ -323,3 +323,10 @@ def test_the_replay_finds_a_planted_fault(plans: dict[str, Plan], fault: str) ->
     assert right in source
     with pytest.raises(InternalError, match=said):
         check(source.replace(right, wrong), plans["stages"])
+
+
+def test_a_network_in_float64_is_refused_with_what_to_do() -> None:
+    module = nn.Sequential(nn.Linear(3, 2)).double()
+    with pytest.raises(UnsupportedError, match="computes in float64") as refused:
+        translator.write_source(module, torch.randn(2, 3, dtype=torch.float64))
+    assert "module.float()" in str(refused.value)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from translator.capture.modes import is_double
 from translator.errors import InputError, Where
 from translator.user_code import describe, user_line
 
@@ -38,7 +39,7 @@ def from_shapes(
     depends on the batch doesn't show. Integers are drawn below the size of the model's largest embedding table that
     lets it run.
     """
-    kinds, limits = _spread(dtypes, len(shapes)), _limits(module, dtypes)
+    kinds, limits = _spread(dtypes, len(shapes), "float64" if is_double(module) else "float32"), _limits(module, dtypes)
     given = [tuple(shape) for shape in shapes]
     wide = [(2, *shape[1:]) if shape[:1] == (1,) else shape for shape in given]
     attempts = [(sizes, limit) for sizes in ([wide, given] if wide != given else [given]) for limit in limits]
@@ -189,12 +190,12 @@ def _limits(module: nn.Module, dtypes: Sequence[str]) -> list[int]:
     return sorted(tables, reverse=True) or [_FEW_TOKENS, 2]
 
 
-def _spread(dtypes: Sequence[str], count: int) -> list[str]:
+def _spread(dtypes: Sequence[str], count: int, default: str) -> list[str]:
     for name in dtypes:
         if name not in DTYPES:
             raise InputError(f"--input-dtype {name}: not a type of input", fix=f"one of {', '.join(DTYPES)}")
     if len(dtypes) <= 1:
-        return [*dtypes, "float32"][:1] * count
+        return [*dtypes, default][:1] * count
     if len(dtypes) != count:
         raise InputError(f"{len(dtypes)} times --input-dtype for {count} inputs", fix="one for all, or one for each")
     return list(dtypes)

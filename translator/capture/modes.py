@@ -47,3 +47,11 @@ def without_cache(module: nn.Module) -> Iterator[bool]:
     finally:
         for config in configs.values():
             config.use_cache = True
+
+
+def is_double(module: nn.Module) -> bool:
+    """Whether the module computes in float64: it has floats, and all of them are."""
+    import torch
+
+    dtypes = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+    return dtypes == {torch.float64}

@@ -13,6 +13,7 @@ from torch import nn
 
 from translator.bindings import WeightBinding
 from translator.capture.batches import unite
+from translator.capture.modes import is_double
 from translator.capture.trace import Captured, capture
 from translator.claims import Claims, KerasValue, ModuleClaim, ParameterClaim, ValueClaim
 from translator.emit.keras_model import Emitted, bound, emit, load_state
@@ -43,12 +44,14 @@ def translate(
 ) -> EngineResult:
     """Translate a module. dynamic_hw: images of any height and width, as far as PyTorch's trace allows it.
 
+    A module all of whose floats are float64 gives a model that computes in float64, any other one in float32.
     Raises UnsupportedError where an op, or a setting of one, has no faithful Keras twin.
     """
     clock = _Clock(on_stage)
     clock.start("capture")
     captured = capture(module, example_inputs, example_kwargs=example_kwargs, name=name, dynamic_hw=dynamic_hw)
-    return _translated(captured, partial(state_of, module), clock, fold=fold)
+    floats = "float64" if is_double(module) else "float32"
+    return _translated(captured, partial(state_of, module), clock, fold=fold, floats=floats)
 
 
 def known_ops() -> frozenset[str]:

@@ -79,6 +79,11 @@ def torch_float64(module: torch.nn.Module) -> Iterator[None]:
             tensor.data = tensor.data.to(dtype)
 
 
+def only_float64(module: torch.nn.Module) -> bool:
+    """Whether the module can't compute in float32: the tensors that it is made of are float64."""
+    return {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()} == {torch.float64}
+
+
 def widen(module: torch.nn.Module) -> None:
     """Make every tensor of `module`, a copy, float64 for good; `asks_for_float64` belongs around what it computes."""
     for tensor in tensors_of(module):

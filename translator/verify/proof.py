@@ -27,6 +27,7 @@ from translator.verify.inputs import first_row, in_dtype, other_sizes, proof_inp
 from translator.verify.keras_graph import KerasGraph
 from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_replay import Segment, backend_errors
+from translator.verify.precision import only_float64
 from translator.verify.probes import TORCH_ERRORS, LeafProbes, outputs_if_taken
 from translator.verify.runs import Bench, Inputs, in_float64, input_problems
 from translator.verify.squeezed import first_squeezed
@@ -102,6 +103,8 @@ def prove(
 
     started = time.perf_counter()
     options = options or ProofOptions()
+    if only_float64(module):
+        options = replace(options, dtypes=("float64",))
     kwargs = dict(example_kwargs or {})
     proof = _prepare(module, subject, options)
     inputs = _own_inputs(proof, example_inputs, kwargs)

@@ -17,6 +17,7 @@ from translator.emit.source.syntax import own
 from translator.emit.source.tables import lifted
 from translator.emit.source.tidy import tidied
 from translator.emit.source.top import header, top_of
+from translator.errors import UnsupportedError
 from translator.plan.calls import Plan
 
 _SAME_CHANNELS = ("Activation", "Softmax", "ReLU", "Flatten", "Dropout", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
@@ -24,7 +25,16 @@ _HEADS = ("Dense", "Conv1D", "Conv2D")
 
 
 def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None) -> str:
-    """The source of a plan in one of the styles. where: the file it will be, for its project's ruff settings."""
+    """The source of a plan in one of the styles. where: the file it will be, for its project's ruff settings.
+
+    Raises: UnsupportedError (dtype) for a network in float64, (style) for one that is no chain where one is asked for.
+    """
+    if any(plan.values[value].dtype == "float64" for _, value in plan.inputs):
+        raise UnsupportedError(
+            f"{plan.name} computes in float64, and a written file in float32, as Keras does by default",
+            reason="dtype",
+            fix="write it from module.float(), and let keras.config.set_dtype_policy decide where it is built",
+        )
     chain = chain_of(plan) if style == "sequential" else None
     program, classes = with_classes(chain.program if chain else fold(plan, symbolic=style == "functional"))
     tidy, top = tidied(program), top_of(plan, classes=classes)
