@@ -64,6 +64,33 @@ def test_keras_default_batchnorm_momentum_is_measured_and_named(example):
     assert difference.fix == "BatchNormalization(momentum=0.9)"
 
 
+def test_a_batchnorm_that_is_frozen_in_keras_alone_is_named(example):
+    module = Net()
+    module.bn.requires_grad_(requires_grad=False)
+    model = twin()
+    model.get_layer("bn").trainable = False
+    (difference,) = (d for d in parity(module, example, model, options=QUICK).differences if not d.allowed)
+    assert (difference.kind, difference.layers) == ("batchnorm-frozen", ("bn",))
+    assert "trainable=True" in difference.fix
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: registered.TorchAdamW(1e-3, weight_decay=0.1),
+        lambda: keras.optimizers.Adam(1e-3, epsilon=1e-8, weight_decay=0.1),
+    ],
+)
+def test_decoupled_weight_decay_in_place_of_l2_is_named(optimizer, example):
+    recipe = TorchRecipe(
+        loss=nn.CrossEntropyLoss(), optimizer=lambda m: torch.optim.Adam(m.parameters(), lr=1e-3, weight_decay=0.1)
+    )
+    model = compiled(twin(exact=True), optimizer=optimizer())
+    (difference,) = parity(Net(), example, model, recipe=recipe, options=QUICK).differences
+    assert difference.kind == "optimizer"
+    assert "another rule" in difference.keras
+
+
 def test_probabilities_in_place_of_logits_are_named(example):
     model = compiled(twin(exact=True, activation="softmax"), loss=keras.losses.SparseCategoricalCrossentropy())
     report = parity(Net(), example, model, recipe=SGD, options=QUICK)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -24,6 +25,7 @@ from translator.training.torch_side import Batch, TorchSide, in_dtype
 from translator.training.user_recipe import KerasRecipe, name_of
 from translator.user_code import users_code
 from translator.verdict import Difference, Effect
+from translator.verify.torch_record import evaluating
 from translator.verify.training import ratio
 
 
@@ -138,13 +140,26 @@ def statistics_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> I
         seen.append({link.path: numbers(link.variable).astype(np.float64) for link in means})
         pairing.model(inputs, training=True)
     wrong: dict[tuple[str, str], list[str]] = {}
+    still, frozen = [], {norm.moving_mean.path for norm in _frozen_norms(pairing.model)}
     for link in means:
         first, second = (b[link.path] - a[link.path] for a, b in itertools.pairwise(seen))
         moved = float((first * first).sum())
         kept = float((second * first).sum()) / moved if moved else 1.0
         own = _momentum(torch_side.module, link.tensors[0])
-        if own is not None and abs(kept - (1.0 - own)) > _MEASURED:
+        if not moved and own and link.variable.path in frozen:
+            still.append(link.path.rpartition("/")[0])
+        elif own is not None and abs(kept - (1.0 - own)) > _MEASURED:
             wrong.setdefault((f"{own:g}", f"{kept:.6g}"), []).append(link.path.rpartition("/")[0])
+    if still:
+        yield Difference(
+            kind="batchnorm-frozen",
+            layers=tuple(still),
+            torch="normalises by the batch's own statistics, and takes them in",
+            keras="keeps its statistics, and normalises by them",
+            effect=Effect.TRAINING,
+            fix="set trainable=True on the layer; gamma and beta stand still where the optimizer doesn't get them",
+            detail="a Keras BatchNormalization that isn't trainable runs as in inference",
+        )
     for (momentum, kept_text), layers in wrong.items():
         right = f"{1.0 - float(momentum):g}"
         yield Difference(
@@ -155,6 +170,11 @@ def statistics_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> I
             effect=Effect.TRAINING,
             fix=f"BatchNormalization(momentum={right})",
         )
+
+
+def _frozen_norms(model: keras.Model) -> list[Any]:
+    """The layers with running statistics that aren't trainable: Keras runs them as in inference."""
+    return [x for x in model._flatten_layers() if hasattr(x, "moving_mean") and not x.trainable]
 
 
 def _momentum(module: torch.nn.Module, name: str) -> float | None:
@@ -323,12 +343,14 @@ _FEWEST, _MOST = 4, 200
 def check_model(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> list[Difference]:
     """What in the model itself makes training differ: its head, and what its BatchNorms keep.
 
-    Both models compute in float64 and hold the same weights.
+    Both models compute in float64 and hold the same weights. Where a BatchNorm is frozen in Keras, which is named by
+    itself, the outputs are compared as in evaluation.
     """
-    with torch.no_grad():
+    training = not _frozen_norms(pairing.model)
+    with torch.no_grad(), nullcontext() if training else evaluating(torch_side.module):
         want = _laid_out(pairing, torch_side, torch_side.forward(batch))
     inputs = pairing.keras_inputs(batch, torch_side.dtype)
-    got = numbers(pairing.pick(torch_side.output)(pairing.model(inputs, training=True)))
+    got = numbers(pairing.pick(torch_side.output)(pairing.model(inputs, training=training)))
     head = head_wrong(pairing, torch_side, got, want)
     return [*head, *statistics_wrong(pairing, torch_side, batch), *regularisers(pairing)]
 
