@@ -91,6 +91,25 @@ def test_decoupled_weight_decay_in_place_of_l2_is_named(optimizer, example):
     assert "another rule" in difference.keras
 
 
+def test_a_group_of_parameters_with_another_setting_is_named(example):
+    def groups(module):
+        return torch.optim.SGD(
+            [{"params": module.fc.parameters()}, {"params": module.conv.parameters(), "lr": 0.002}], lr=0.01
+        )
+
+    recipe = TorchRecipe(loss=nn.CrossEntropyLoss(), optimizer=groups)
+
+    def several(rate):
+        default, conv = keras.optimizers.SGD(0.01), keras.optimizers.SGD(rate)
+        rest = keras.optimizers.SGD(0.0)
+        table = keras.optimizers.OptimizerMap(default, {"conv/.*": conv, "bn/.*": rest})
+        return compiled(twin(exact=True), optimizer=keras.optimizers.MultiOptimizer(table))
+
+    assert not kinds(parity(Net(), example, several(0.002), recipe=recipe, options=QUICK))
+    (difference,) = parity(Net(), example, several(0.003), recipe=recipe, options=QUICK).differences
+    assert (difference.kind, difference.layers) == ("optimizer-learning_rate", ("optimizer of conv/kernel",))
+
+
 def test_probabilities_in_place_of_logits_are_named(example):
     model = compiled(twin(exact=True, activation="softmax"), loss=keras.losses.SparseCategoricalCrossentropy())
     report = parity(Net(), example, model, recipe=SGD, options=QUICK)

@@ -19,7 +19,8 @@ import torch
 from translator.errors import InputError
 from translator.training.feed_checks import fed_wrongly, labels_wrong, values_of
 from translator.training.keras_side import numbers
-from translator.training.mapped import Mapped, exact_in_float64
+from translator.training.mapped import Mapped
+from translator.training.optimizer_checks import optimizer_wrong
 from translator.training.pairing import Pairing
 from translator.training.torch_side import Batch, TorchSide, in_dtype
 from translator.training.user_recipe import KerasRecipe, name_of
@@ -184,118 +185,6 @@ def _momentum(module: torch.nn.Module, name: str) -> float | None:
     return float(momentum) if momentum is not None else None
 
 
-def rates_wrong(optimizer: Any, exact: Any, steps: int) -> Difference | None:
-    """Whether the learning rate of the user's optimizer, with its schedule, is PyTorch's at each of these steps."""
-    if not (_scheduled(optimizer) or _scheduled(exact)):  # one rate for all steps is a setting
-        return None
-    ours, theirs = _rates(exact_in_float64(optimizer), steps), _rates(exact_in_float64(exact), steps)
-    wrong = [step for step in range(steps) if ratio(abs(ours[step] - theirs[step]), abs(theirs[step])) > _MEASURED]
-    if not wrong:
-        return None
-    first = wrong[0]
-    return Difference(
-        kind="optimizer-schedule",
-        layers=("optimizer",),
-        torch=f"a rate of {theirs[first]:.6g} at step {first + 1}",
-        keras=f"a rate of {ours[first]:.6g} at step {first + 1}, wrong at {len(wrong)} of {steps} steps",
-        effect=Effect.TRAINING,
-        fix="the schedule that translator.training.schedules.map_scheduler makes, given steps_per_epoch",
-    )
-
-
-def _scheduled(optimizer: Any) -> bool:
-    return isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-
-
-def _rates(optimizer: Any, steps: int) -> list[float]:
-    rate = optimizer._learning_rate
-    if not _scheduled(optimizer):
-        return [float(rate)] * steps
-    return [float(rate(keras.ops.convert_to_tensor(step, dtype="int64"))) for step in range(steps)]
-
-
-def optimizer_wrong(optimizer: keras.optimizers.Optimizer, exact: Mapped, steps: int) -> Iterator[Difference]:
-    """Whether the user's optimizer takes PyTorch's steps, and at PyTorch's rates. Each is tested without the other."""
-    theirs, right = _single(optimizer), _single(exact.keras)
-    rates = rates_wrong(theirs, right, steps)
-    if rates is not None:
-        yield rates
-        settings = {**theirs.get_config(), "learning_rate": right.get_config()["learning_rate"]}
-        theirs = type(theirs).from_config(settings)
-    rule = rule_wrong(theirs, right, exact, max(_FEWEST, min(steps, _MOST)))
-    if rule is not None:
-        yield rule
-
-
-def _single(optimizer: Any) -> Any:
-    """The optimizer that a wrapper moves the weights with; the first of several."""
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        return optimizer.optimizers[0]
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def rule_wrong(
-    optimizer: Any, right: Any, exact: Mapped, steps: int, shape: tuple[int, ...] = (64,)
-) -> Difference | None:
-    """Whether both take the same steps, given the same gradients, large and tiny ones."""
-    rng = np.random.default_rng(0)
-    start = rng.normal(size=shape)
-    gradients = [rng.normal(size=shape) * 10.0 ** rng.uniform(-9, 2, size=shape) for _ in range(steps)]
-    ends = []
-    for candidate in (optimizer, right):
-        fresh = exact_in_float64(candidate)
-        variable = keras.Variable(start, dtype="float64")
-        fresh.build([variable])
-        for gradient in gradients:
-            fresh.apply([keras.ops.convert_to_tensor(gradient, dtype="float64")], [variable])
-        ends.append(numbers(variable))
-    got, want = ends
-    moved = float(np.abs(want - start).max())
-    if ratio(float(np.abs(got - want).max()), moved) <= _LIMIT:
-        return None
-    named = dict(_settings(optimizer, right))
-    return Difference(
-        kind="optimizer-" + "-".join(named) if named else "optimizer",
-        layers=("optimizer",),
-        torch=", ".join(f"{k}={b}" for k, (_, b) in named.items()) or exact.name,
-        keras=", ".join(f"{k}={a}" for k, (a, _) in named.items()) or f"{type(optimizer).__name__} (another rule)",
-        effect=Effect.TRAINING,
-        fix=f"use {exact.name}({', '.join(f'{k}={b}' for k, (_, b) in named.items())})"
-        + (f": {exact.why}" if exact.why else ""),
-    )
-
-
-def _settings(got: Any, want: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """The hyperparameters that both have and that differ, with both values."""
-    ours, theirs = got.get_config(), want.get_config()
-    for key in (
-        "learning_rate",
-        "momentum",
-        "dampening",
-        "nesterov",
-        "beta_1",
-        "beta_2",
-        "rho",
-        "epsilon",
-        "amsgrad",
-        "centered",
-    ):
-        a, b = ours.get(key), theirs.get(key)
-        if isinstance(a, dict) or isinstance(b, dict):  # schedules: their rates are compared, not how they are made
-            continue
-        if key in ours and key in theirs and a != b and not (_close(a, b)):
-            yield key, (a, b)
-    for key in ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "gradient_accumulation_steps"):
-        a, b = ours.get(key) or 0.0, theirs.get(key) or 0.0
-        if a != b:
-            yield key, (a, b)
-
-
-def _close(a: Any, b: Any) -> bool:
-    """Equal but for float32: a learning rate is kept as a variable."""
-    return isinstance(a, float) and isinstance(b, float) and bool(np.float32(a) == np.float32(b))
-
-
 def _targets_for(loss: Any, target: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Right labels in the form that this loss takes."""
     if name_of(loss) == "CategoricalCrossentropy" and target.dtype.kind in "iu":
@@ -334,10 +223,7 @@ _LIMIT = 1e-8
 """Relative error up to which two float64 computations are the same."""
 
 _MEASURED = 1e-6
-"""How exactly a momentum is read off two moves of a mean, and a rate off a schedule, which may keep it in float32."""
-
-_FEWEST, _MOST = 4, 200
-"""Steps that both optimizers take: as many as are trained, within these."""
+"""How exactly a momentum is read off two moves of a mean."""
 
 
 def check_model(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> list[Difference]:
@@ -378,5 +264,5 @@ def check_recipe(
     if wrong is not None:
         found.append(wrong)
     if theirs.optimizer is not None:
-        found += optimizer_wrong(theirs.optimizer, optimizer, steps)
+        found += optimizer_wrong(pairing, theirs.optimizer, optimizer, steps)
     return found
