@@ -81,7 +81,7 @@ class Network(nn.Module):
 
 
 def recipe(seed: int) -> Recipe:
-    """The network of a seed: each step is tried in PyTorch, and left out where PyTorch refuses it."""
+    """The network of a seed: each step is tried in PyTorch, and left out where PyTorch refuses it or is constant."""
     rng = Random(seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -147,6 +147,8 @@ def _tried(step: Step, values: Sequence[Tensor]) -> Tensor | None:
     except _RAISED:
         return None
     usable = isinstance(value, Tensor) and value.is_floating_point() and 0 < value.numel() <= _LARGEST
+    if usable and value.numel() > 1 and bool((value == value.flatten()[0]).all()):  # x - x: nothing shows behind it
+        return None
     return value if usable and value.ndim <= 6 and value.shape[0] == BATCH and bool(value.isfinite().all()) else None
 
 

@@ -78,3 +78,19 @@ def test_a_padding_that_crops_on_one_side_and_pads_on_the_other() -> None:
 def test_a_transposed_convolution_with_groups_over_three_axes() -> None:
     module = nn.Sequential(nn.ConvTranspose3d(4, 6, (1, 2, 3), stride=(3, 1, 2), output_padding=(1, 0, 1), groups=2))
     assert translator.convert(module, torch.randn(2, 4, 2, 3, 1)).report.verdict is Verdict.EXPLAINED
+
+
+class PaddedBeforeItIsTurned(nn.Module):
+    """A "same" of one number at one end, where the padding runs channels first and the convolution behind it doesn't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, (2, 1), padding="same")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x.reshape(x.shape[0], 2, 7, 1))
+
+
+def test_a_padding_before_a_transpose_is_judged_by_the_numbers() -> None:
+    done = translator.convert(PaddedBeforeItIsTurned().eval(), torch.randn(2, 1, 7, 2))
+    assert done.report.verdict is Verdict.EQUAL

@@ -122,7 +122,7 @@ def _against(
     partners = [(op, facts) for op, facts in described if _comparable(want, facts)]
     if isinstance(want, _FUNCTIONS) and partners and len(partners) < _without_padding(operations):
         return
-    if isinstance(want, Conv | Pool | Padding) and any(map(_elsewhere, operations)):
+    if isinstance(want, Conv | Pool | Padding) and (any(map(_elsewhere, operations)) or _turned(operations)):
         return
     if isinstance(want, Dropout) and not partners:
         yield from _lost_dropout(want)
@@ -143,6 +143,13 @@ def _against(
 def _elsewhere(op: keras.Operation) -> bool:
     """Whether an operation picks or pads elements so that a window's own setting no longer tells which it reads."""
     return keras_class(op) in _PICKING or (keras_class(op) == "Pad" and keras_facts(op) is None)
+
+
+def _turned(operations: Sequence[keras.Operation]) -> bool:
+    """Whether axes change places behind a padding: which of them it padded, the numbers tell."""
+    pads = [k for k, op in enumerate(operations) if isinstance(keras_facts(op), Padding)]
+    turns = [k for k, op in enumerate(operations) if keras_class(op) in ("Transpose", "Permute")]
+    return bool(pads and turns) and pads[0] < turns[-1]
 
 
 def _adds(operations: Sequence[keras.Operation]) -> bool:
