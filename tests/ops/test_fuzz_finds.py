@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -81,7 +82,7 @@ def test_a_transposed_convolution_with_groups_over_three_axes() -> None:
 
 
 class PaddedBeforeItIsTurned(nn.Module):
-    """A "same" of one number at one end, where the padding runs channels first and the convolution behind it doesn't."""
+    """A "same" of one number at one end: the padding runs channels first, the convolution behind it channels last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +92,23 @@ class PaddedBeforeItIsTurned(nn.Module):
         return self.conv(x.reshape(x.shape[0], 2, 7, 1))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 def test_a_padding_before_a_transpose_is_judged_by_the_numbers() -> None:
     done = translator.convert(PaddedBeforeItIsTurned().eval(), torch.randn(2, 1, 7, 2))
+    assert done.report.verdict is Verdict.EQUAL
+
+
+class ViewBehindAttention(nn.Module):
+    """`view` needs what PyTorch's fast attention gives in order in memory; in float64 it takes another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x)[0].view(x.size(0), -1)
+
+
+def test_a_view_behind_pytorchs_fast_attention() -> None:
+    done = translator.convert(ViewBehindAttention().eval(), torch.randn(2, 4, 6))
     assert done.report.verdict is Verdict.EQUAL

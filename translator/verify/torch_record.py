@@ -146,12 +146,23 @@ def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode while the block runs; afterwards each module's own mode is back."""
+    """Evaluation mode while the block runs; afterwards each module's own mode is back.
+
+    PyTorch's attention has a fast way whose output lies in order in memory, which `view` behind it needs. It isn't
+    taken where a run is recorded or computes in float64, so what the other way gives is put in order.
+    """
     modes = [(child, child.training) for child in module.modules()]
     module.eval()
+    hooks = [
+        child.register_forward_hook(lambda _, __, output: map_tensors(torch.Tensor.contiguous, output))
+        for child in module.modules()
+        if isinstance(child, torch.nn.MultiheadAttention)
+    ]
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for child, mode in modes:
             child.training = mode
 
