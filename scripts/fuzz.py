@@ -117,7 +117,8 @@ def asked(recipes: Sequence[Any]) -> tuple[str, str]:
         keras.backend.clear_session()
     if report.verdict is not Verdict.DIFFERENT:
         return PROVEN, ""
-    if all(check.detail.endswith(CONSTANT) for check in report.checks if not check.ok):
+    said = [words for check in report.checks if not check.ok for words in check.detail.split("; ")]
+    if said and all(words.endswith(CONSTANT) for words in said):
         return UNUSABLE, f"{report.first_wrong}: {CONSTANT}"
     return WRONG, f"{report.first_wrong}: " + "; ".join(f"{c.name}: {c.detail}" for c in report.checks if not c.ok)[
         :400
