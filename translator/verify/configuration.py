@@ -122,8 +122,10 @@ def _against(
     partners = [(op, facts) for op, facts in described if _comparable(want, facts)]
     if isinstance(want, _FUNCTIONS) and partners and len(partners) < _without_padding(operations):
         return
-    if isinstance(want, Conv | Pool | Padding) and (any(map(_elsewhere, operations)) or _turned(operations)):
+    if isinstance(want, Conv | Pool | Padding) and any(map(_elsewhere, operations)):
         return
+    if isinstance(want, Conv | Pool) and want.windows is not None and _turned(operations):
+        want = replace(want, windows=replace(want.windows, padding=None))
     if isinstance(want, Dropout) and not partners:
         yield from _lost_dropout(want)
     elif len(partners) == 1:
@@ -146,7 +148,7 @@ def _elsewhere(op: keras.Operation) -> bool:
 
 
 def _turned(operations: Sequence[keras.Operation]) -> bool:
-    """Whether axes change places behind a padding: which of them it padded, the numbers tell."""
+    """Whether axes change places behind a padding: which of them it padded, and no more, is left to the numbers."""
     pads = [k for k, op in enumerate(operations) if isinstance(keras_facts(op), Padding)]
     turns = [k for k, op in enumerate(operations) if keras_class(op) in ("Transpose", "Permute")]
     return bool(pads and turns) and pads[0] < turns[-1]
