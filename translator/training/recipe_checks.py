@@ -147,7 +147,7 @@ def statistics_wrong(pairing: Pairing, torch_side: TorchSide, batch: Batch) -> I
         moved = float((first * first).sum())
         kept = float((second * first).sum()) / moved if moved else 1.0
         own = _momentum(torch_side.module, link.tensors[0])
-        if not moved and own and link.variable.path in frozen:
+        if link.variable.path in frozen:
             still.append(link.path.rpartition("/")[0])
         elif own is not None and abs(kept - (1.0 - own)) > _MEASURED:
             wrong.setdefault((f"{own:g}", f"{kept:.6g}"), []).append(link.path.rpartition("/")[0])
