@@ -63,10 +63,9 @@ def optimizer_wrong(pairing: Pairing, optimizer: Any, exact: Mapped, steps: int)
     for variable in _trained(pairing):
         theirs, right = _of(optimizer, variable), _of(exact.keras, variable)
         pairs.setdefault((repr((type(theirs), theirs.get_config())), id(right)), []).append(variable)
-    several = len({right for _, right in pairs}) > 1 or len(pairs) > 1
     for variables in pairs.values():
         more = f" and {len(variables) - 1} more" if len(variables) > 1 else ""
-        where = f"optimizer of {variables[0].path}{more}" if several else "optimizer"
+        where = f"optimizer of {variables[0].path}{more}" if len(pairs) > 1 else "optimizer"
         theirs, right = _of(optimizer, variables[0]), _of(exact.keras, variables[0])
         yield from _one_wrong(theirs, right, exact, steps, where)
 
