@@ -3,15 +3,20 @@
 
     scripts/bench_convert.py                       the four networks of the table, three rounds
     scripts/bench_convert.py --models resnet50 --rounds 5 --output out/bench
+    scripts/bench_convert.py --same-exporter --models alexnet vgg11 mobilenet_v2     many networks, conversion alone
 
 For every network: our capture, plan, emit and proof, and onnx2keras after both of PyTorch's exporters, each in a
 process of its own (seconds, peak of memory), rounds interleaved so that a slow moment hits all alike. Then the
 latency of ResNet-50 at batch 1 and 8: ours, keras.applications', onnx2keras' and PyTorch's. Ratios are of medians.
+
+--same-exporter compares with onnx2keras after PyTorch's new exporter, which we use, in one process for each network,
+turn about; the exit status is 1 if we take more than 1.1 of its time for any network that both convert.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -27,12 +32,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("cifar", "resnet18", "resnet50", "resnet152")
 TOOLS = ("ours", "onnx2keras, dynamo=False", "onnx2keras, dynamo=True")
+SAME = ("ours", "onnx2keras, dynamo=True")
+LIMIT = 1.1
 BATCHES = (1, 8)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="cifar, or names of torchvision's")
+    parser.add_argument("--same-exporter", action="store_true", help="conversion alone, turn about in one process")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each, the median is reported")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "bench_convert", help="without suffix")
     parser.add_argument("--no-latency", action="store_true", help="leave the latency out")
@@ -40,8 +48,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.worker:
         tool, model = options.worker
+        if tool == "same":
+            print("RESULT " + json.dumps(turn_about(model, options.rounds)))
+            return 0
         print("RESULT " + json.dumps(latency() if tool == "latency" else convert(tool, model)))
         return 0
+    if options.same_exporter:
+        return same_exporter(options.models, options.rounds, options.output)
     results: dict[str, Any] = {}
     for model in options.models:
         rows: dict[str, list[dict[str, float]]] = {tool: [] for tool in TOOLS}
@@ -60,9 +73,60 @@ def main() -> int:
     return 0
 
 
-def _run(tool: str, model: str) -> dict[str, Any]:
+def same_exporter(models: list[str], rounds: int, output: Path) -> int:
+    """Print and write, for each network, the seconds of both tools and our share of onnx2keras' time."""
+    lines = ["| network | ours | onnx2keras | ratio |", "|---|---:|---:|---:|"]
+    worst = 0.0
+    for model in models:
+        row = _run("same", model, rounds)
+        times = {tool: row.get(tool) for tool in SAME}
+        seconds = [statistics.median(t) for t in times.values() if isinstance(t, list)]
+        if len(seconds) == len(SAME):
+            worst = max(worst, seconds[0] / seconds[1])
+            cells = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{seconds[0] / seconds[1]:.2f}"]
+        else:
+            said = [row.get("failed", ""), *(t for t in times.values() if isinstance(t, str))]
+            cells = [*(f"{statistics.median(t):.2f}" if isinstance(t, list) else "failed" for t in times.values())]
+            cells.append(" ".join(text for text in said if text)[:100].replace("|", "/"))
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    lines += ["", "Seconds, medians. ratio: our conversion's time over onnx2keras'.", ""]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.with_suffix(".md").write_text("\n".join(lines))
+    print("\n".join(lines))
+    return int(worst > LIMIT)
+
+
+def turn_about(model: str, rounds: int) -> dict[str, Any]:
+    """Seconds of each conversion by tool, in an order that alternates; what a tool said where it failed."""
+    from translator import runtime
+
+    runtime.prepare(quiet=True)
+    import keras
+    import torch
+
+    tools = {"ours": _ours, SAME[1]: _onnx2keras(dynamo=True)}
+    found: dict[str, Any] = {tool: [] for tool in tools}
+    tiny = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+    for run in tools.values():
+        run(tiny, torch.randn(2, 3, 8, 8), proof=False)
+    for number in range(rounds):
+        for tool in list(tools)[:: 1 if number % 2 else -1]:
+            module, shape = network(model)
+            keras.backend.clear_session()
+            gc.collect()
+            if not isinstance(found[tool], list):
+                continue
+            try:
+                found[tool].append(tools[tool](module, torch.randn(*shape), proof=False)["convert"])
+            except Exception as error:  # noqa: BLE001 whatever the other tool raises is its result
+                found[tool] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return found
+
+
+def _run(tool: str, model: str, rounds: int = 1) -> dict[str, Any]:
     """One measurement in a fresh process."""
-    command = [sys.executable, __file__, "--worker", tool, model]
+    command = [sys.executable, __file__, "--worker", tool, model, "--rounds", str(rounds)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)

@@ -32,7 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the slow tests, unless --slow or a marker expression or a test id asks for them."""
+    """The longest file first, so that no worker waits for it; no slow tests, unless --slow, a marker expression or a test
+    id asks for them."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
     if config.getoption("--slow") or config.getoption("-m") or any("::" in arg for arg in config.args):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]

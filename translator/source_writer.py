@@ -7,6 +7,7 @@ source ──load──▶ nn.Module ──engine──▶ plan + claims ──w
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -147,7 +148,7 @@ _STAGES = {"capture": "tracing and exporting to ONNX", "plan": "planning layers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Written:
-    """What a written file built. layers: its layers by the plan's names. fits: takes the converted model's own file."""
+    """What a written file built. layers: its layers by the plan's names. fits: takes the converted model's files."""
 
     model: keras.Model
     claims: Claims
@@ -162,6 +163,7 @@ class _Written:
         """Find the plan's layers in a written model, and restate the claims for it."""
         import keras
 
+        from translator.emit.nesting import LIMIT, depth
         from translator.verify.keras_graph import functional
         from translator.verify.keras_record import graph_of_any
         from translator.verify.twin import restate
@@ -173,8 +175,8 @@ class _Written:
         layers = {x.name: x for x in model._flatten_layers() if x.name in names and not isinstance(x, keras.Model)}
         graph = graph_of_any(model) if functional(model) is not None else _recorded(model, plan)
         claims = restate(result.claims, graph_of_any(result.model), graph)
-        sequential = isinstance(model, keras.Sequential)
-        fits = functional(model) is not None and not sequential
+        flat = functional(model) is not None and not isinstance(model, keras.Sequential)
+        fits = flat or depth(plan.calls) <= LIMIT
         return _Written(model=model, claims=claims, plan=plan, result=result, graph=graph, layers=layers, fits=fits)
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -236,9 +238,15 @@ def _judge(
         results = outputs_of(loaded.module, args, kwargs)
     want = [arrange(t, at) for t, at in zip(results, index.twins[ROOT].outputs, strict=False)]
     with tempfile.TemporaryDirectory(prefix="translator-") as folder:
-        weights = weights or Path(folder) / "model.weights.h5"
-        (result.model if written.fits else written.model).save_weights(weights)
-        return judge_source(output, model=written.model, weights=weights, inputs=inputs, want=want, backend=backend)
+        files = [Path(folder) / "own.weights.h5"]
+        written.model.save_weights(files[0])
+        if written.fits:
+            files += [Path(folder) / "converted.keras", Path(folder) / "converted.weights.h5"]
+            result.model.save(files[1])
+            result.model.save_weights(files[2])
+        if weights is not None:
+            shutil.copyfile(files[-1], weights)
+        return judge_source(output, model=written.model, weights=files, inputs=inputs, want=want, backend=backend)
 
 
 def _arranged(tensor: Any, target: Any, *, index: Any, lay_out: Any) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_the_written_file_runs_on_another_backend(backend: str, tmp_path: Path) 
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     want = np.asarray(result.model(x))
     artifact = judge_source(
-        path, model=result.model, weights=tmp_path / "model.weights.h5", inputs=[x], want=[want], backend=backend
+        path, model=result.model, weights=[tmp_path / "model.weights.h5"], inputs=[x], want=[want], backend=backend
     )
     assert artifact.reloaded, artifact.error
 
@@ -140,9 +140,24 @@ def test_a_file_that_needs_pytorch_does_not_pass(tmp_path: Path) -> None:
     result.model.save_weights(tmp_path / "model.weights.h5")
     x = np.zeros((2, 32, 32, 3), "float32")
     want = np.asarray(result.model(x))
-    artifact = judge_source(path, model=result.model, weights=tmp_path / "model.weights.h5", inputs=[x], want=[want])
+    weights = [tmp_path / "model.weights.h5"]
+    artifact = judge_source(path, model=result.model, weights=weights, inputs=[x], want=[want])
     assert not artifact.reloaded
     assert "torch is blocked here" in artifact.error
+
+
+def test_a_file_that_misplaces_the_converted_models_weights_does_not_pass(tmp_path: Path) -> None:
+    _, result = translated(CIFAR)
+    path, weights = tmp_path / "resnet.py", tmp_path / "model.weights.h5"
+    right, wrong = "p._layers or [p]]", "(p._layers or [p])[::-1]]"
+    assert right in proven("subclass")[0]
+    path.write_text(proven("subclass")[0].replace(right, wrong))
+    result.model.save_weights(weights)
+    x = np.zeros((2, 32, 32, 3), "float32")
+    want = np.asarray(result.model(x))
+    artifact = judge_source(path, model=result.model, weights=[weights], inputs=[x], want=[want])
+    assert not artifact.reloaded
+    assert "weights are others after loading model.weights.h5" in artifact.error
 
 
 @pytest.mark.slow

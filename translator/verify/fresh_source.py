@@ -35,16 +35,21 @@ def main() -> None:
 
 
 def judge(job: dict[str, Any], keras: Any, fresh: ModuleType) -> dict[str, Any]:
-    """Build the model of job["source"], load job["weights"], feed it job["inputs"] (.npz), save job["outputs"]."""
+    """Build the model of job["source"] for each file of job["weights"], load that, feed the last job["inputs"] (.npz),
+    and save job["outputs"]."""
     import numpy as np
 
-    model = load(Path(job["source"]), "written").build_model()
-    model.load_weights(job["weights"])
+    module = load(Path(job["source"]), "written")
+    loaded = {}
+    for path in job["weights"]:
+        model = module.build_model()
+        model.load_weights(path)
+        loaded[path] = [fresh.digest(w, keras) for w in model.weights]
     with np.load(job["inputs"]) as stored:
         inputs = [stored[f"arr_{k}"] for k in range(len(stored.files))]
     results = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     np.savez(job["outputs"], *(keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(results)))
-    return {"weights": [fresh.digest(w, keras) for w in model.weights], **fresh.count(model)}
+    return {"weights": loaded, **fresh.count(model)}
 
 
 def load(path: Path, name: str) -> ModuleType:

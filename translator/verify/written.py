@@ -27,7 +27,7 @@ def judge_source(
     path: Path,
     *,
     model: keras.Model,
-    weights: Path,
+    weights: Sequence[Path],
     inputs: Sequence[np.ndarray],
     want: Sequence[np.ndarray],
     backend: str = "",
@@ -35,15 +35,16 @@ def judge_source(
 ) -> Artifact:
     """Judge the file at `path`, whose `build_model()` gave `model` here, by what it computes of `inputs`.
 
-    weights: a .weights.h5 that the file's model shall load by itself. want: PyTorch's outputs, as they lie in Keras.
-    backend: of the fresh process, "" for this one's. `reloaded` holds only if the file can be imported with Keras
-    alone, takes every weight bit for bit, and computes what `model` does; `max_rel` is its distance from `want`.
+    weights: .weights.h5 or .keras files, each of which a new model of the file's shall load by itself. want: PyTorch's
+    outputs, as they lie in Keras. backend: of the fresh process, "" for this one's. `reloaded` holds only if the file
+    can be imported with Keras alone, takes every weight from each file bit for bit, and computes what `model` does;
+    `max_rel` is its distance from `want`.
     """
     backend = backend or runtime.keras_backend()
     with tempfile.TemporaryDirectory(prefix="translator-") as folder:
         files = {"inputs": f"{folder}/in.npz", "outputs": f"{folder}/out.npz"}
         np.savez(files["inputs"], *inputs)
-        answer = _ask({"source": str(path), "weights": str(weights), **files}, backend)
+        answer = _ask({"source": str(path), "weights": [str(w) for w in weights], **files}, backend)
         error, max_rel = str(answer.get("error", "")), None
         if not error:
             with np.load(files["outputs"]) as stored:
@@ -65,7 +66,7 @@ def judge_source(
     )
 
 
-def _ask(job: dict[str, str], backend: str) -> dict[str, Any]:
+def _ask(job: dict[str, Any], backend: str) -> dict[str, Any]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     environment |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
@@ -83,9 +84,10 @@ def _same(
 ) -> str:
     """What differs between the imported model and the one in this process; "" for nothing."""
     mine = [fresh_process.digest(w, keras) for w in model.weights]
-    if mine != answer["weights"]:
-        wrong = sum(a != b for a, b in zip(mine, answer["weights"], strict=False))
-        return f"{wrong + abs(len(mine) - len(answer['weights']))} of {len(mine)} weights are others after loading"
+    for path, loaded in answer["weights"].items():
+        wrong = abs(len(mine) - len(loaded)) + sum(a != b for a, b in zip(mine, loaded, strict=False))
+        if wrong:
+            return f"{wrong} of {len(mine)} weights are others after loading {Path(path).name}"
     results = keras.tree.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
     here = [to_numpy(y) for y in results]
     if [a.shape for a in got] != [b.shape for b in here]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from translator.emit.nesting import LIMIT, depth
+from translator.emit.source.listing import keras_order
 from translator.emit.source.settings import ABSENT, FREE, REQUIRED, defaults, normalised, op_settings
 from translator.emit.source.syntax import literal
 from translator.emit.source.tree import live_calls
@@ -22,8 +24,12 @@ from translator.plan.calls import LayerCall, LayerSpec, Plan, Ref
 Key = tuple[Any, ...]
 
 
-def check(source: str, plan: Plan) -> None:
-    """Raise InternalError where the source doesn't build exactly the plan's network."""
+def check(source: str, plan: Plan) -> Mapping[str, Sequence[str]]:
+    """Raise InternalError where the source doesn't build exactly the plan's network.
+
+    Gives the names of the layers that the converted model lists otherwise, by class: Keras wouldn't find their weights
+    in its file. None of a model made of models.
+    """
     book = _Book()
     want = _expected(plan, book)
     recorder = _Recorder(book, [book.input(k) for k in range(len(plan.inputs))])
@@ -37,6 +43,12 @@ def check(source: str, plan: Plan) -> None:
             raise InternalError(f"the written layer {name} is {recorder.settings[name]}, not {settings}")
     if got != want.outputs:
         raise InternalError(f"the written source wires layers otherwise: first at {_first(want, recorder)}")
+    if recorder.listed is None or depth(plan.calls) > LIMIT:
+        return {}
+    listed: dict[str, list[str]] = {}
+    for spec in recorder.listed:
+        listed.setdefault(spec.cls, []).append(spec.name)
+    return {cls: names for cls, names in keras_order(plan).items() if listed.get(cls) != names}
 
 
 class _Book:
@@ -140,6 +152,7 @@ class _Recorder:
         self.book = book
         self.settings: dict[str, Mapping[str, str]] = {}
         self.made: set[int] = set()
+        self.listed: list[LayerSpec] | None = None
         self._inputs = iter(inputs)
 
     def run(self, source: str) -> list[int]:
@@ -153,6 +166,8 @@ class _Recorder:
             if "nested" in scope:
                 scope["nested"] = _plainly
             model = scope["build_model"]()
+            if not model.functional:
+                self.listed = [part.spec for part in model.layers if isinstance(part, _Made)]
         finally:
             for name, module in before.items():
                 sys.modules.pop(name)
@@ -215,7 +230,7 @@ class _Made:
     """A layer of Keras' that was made, and may be called, or wrapped by another."""
 
     def __init__(self, spec: LayerSpec, recorder: _Recorder) -> None:
-        self.spec, self._recorder = spec, recorder
+        self.spec, self._recorder, self._layers, self.name = spec, recorder, (), spec.name
         self._settings = _settings(spec.cls, normalised(spec.cls, spec.config, None))
 
     def __call__(self, *args: Any, **kwargs: Any) -> _Value:
@@ -231,6 +246,11 @@ class _Layer:
     def __init__(self, *, name: str = "", **kwargs: Any) -> None:
         self.name = name
 
+    @property
+    def _layers(self) -> list[Any]:
+        """The layers and blocks that it keeps, as Keras finds them."""
+        return list({id(part): part for kept in vars(self).values() for part in _parts_of(kept)}.values())
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)  # type: ignore[attr-defined]
 
@@ -238,7 +258,12 @@ class _Layer:
 class _Model(_Layer):
     def __init__(self, inputs: Any = None, outputs: Any = None, *, name: str = "", **kwargs: Any) -> None:
         super().__init__(name=name)
-        self.outputs = outputs
+        self.outputs, self.functional = outputs, outputs is not None
+
+    @property
+    def layers(self) -> list[Any]:
+        """What it is made of."""
+        return self._layers
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.outputs = super().__call__(*args, **kwargs)
@@ -257,6 +282,14 @@ class _Sequential(_Model):
         for part in self._parts:
             x = part(x)
         return x
+
+
+def _parts_of(kept: Any) -> Iterator[Any]:
+    if isinstance(kept, _Made | _Layer):
+        yield kept
+    elif isinstance(kept, list | tuple):
+        for item in kept:
+            yield from _parts_of(item)
 
 
 def _plainly(block: Any, *tensors: Any, name: str, label: str | None = None, **settings: Any) -> Any:

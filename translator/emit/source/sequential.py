@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from translator.emit.source.align import template_of
 from translator.emit.source.fold import Program
 from translator.emit.source.items import Body, Reader
+from translator.emit.source.listing import Listing
 from translator.emit.source.names import RESERVED
 from translator.emit.source.program import LayerStatement
 from translator.emit.source.render import indented, layer_call, name_code
@@ -48,18 +49,32 @@ def chain_of(plan: Plan) -> Chain:
     return Chain(program=Program(functions=(), root=function), inside=tuple(inside[id(c)] for c in root.calls()))
 
 
-def sequential(program: Program, inside: tuple[tuple[str, ...], ...], top: Top) -> str:
+def sequential(program: Program, inside: tuple[tuple[str, ...], ...], top: Top, listing: Listing) -> str:
     """The text of a chain, without header and imports."""
     layers = [s for s in program.root.body if isinstance(s, LayerStatement)]
     lines = [f"{top.input_call()},", *_list(list(zip(inside, layers, strict=True)), 0)]
     body = [
         f'"""{top.doc}"""',
         *(f"{variable} = {code}" for variable, code in program.root.locals),
-        "return keras.Sequential(",
+        f"return {top.class_name if listing.property() else 'keras.Sequential'}(",
         *indented(["[", *indented(lines), "],", f"name={top.name},"]),
         ")",
     ]
-    return "\n".join([f"def build_model({', '.join(top.parameters)}):", *indented(body)]) + "\n"
+    build = [f"def build_model({', '.join(top.parameters)}):", *indented(body)]
+    return "\n".join([*_class(top, listing), *build]) + "\n"
+
+
+def _class(top: Top, listing: Listing) -> list[str]:
+    """A Sequential that lists the layers of the Sequentials in it; nothing where there are none."""
+    if not listing.property():
+        return []
+    head = [
+        f"@keras.saving.register_keras_serializable(package={top.name})",
+        f"class {top.class_name}(keras.Sequential):",
+        f'    """The network `{top.plan.name}`."""',
+        "",
+    ]
+    return [*listing.definitions(), "", "", *head, *indented(listing.property()), "", ""]
 
 
 def _list(pairs: list[tuple[tuple[str, ...], LayerStatement]], depth: int) -> list[str]:

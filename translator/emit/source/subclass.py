@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import TypeGuard
 
 from translator.emit.source.chains import Chain, chains
 from translator.emit.source.fold import Program
+from translator.emit.source.listing import Listing
 from translator.emit.source.names import camel, free
 from translator.emit.source.program import (
     CallStatement,
@@ -27,15 +29,16 @@ from translator.emit.source.write import TAKEN
 _WIDE, _LINE = 50, 76
 
 
-def subclass(program: Program, top: Top) -> str:
+def subclass(program: Program, top: Top, listing: Listing) -> str:
     """The text of a program, without header and imports."""
     classes: dict[str, str] = {}
     model = top.class_name
     for function in program.functions:
         base = camel(function.cls.rpartition(".")[2] or function.name)
         classes[function.name] = free(base, {model, *classes.values()})
-    parts = [_Class(f, classes, top).text(classes[f.name], "layers.Layer") for f in program.functions]
-    parts.append(_Class(_model(program.root, top), classes, top).text(model, "keras.Model"))
+    parts = ["\n".join(lines) + "\n"] if (lines := listing.definitions()) else []
+    parts += [_Class(f, classes, top).text(classes[f.name], "layers.Layer") for f in program.functions]
+    parts.append(_Class(_model(program.root, top), classes, top).text(model, "keras.Model", listing))
     parts.append(_build_model(program.root, model, top))
     return "\n\n".join(parts)
 
@@ -56,9 +59,9 @@ class _Class:
         self._function, self._classes, self._top = function, classes, top
         attributes = {s.attribute for s in function.body if isinstance(s, LayerStatement | CallStatement)}
         self._parts = chains(function.body, {*TAKEN, *attributes, *(p.name for p in function.parameters)})
-        self._prefix = "self.name" if function.named and function.prefixed else None
+        self._prefix = "name" if function.named and function.prefixed else None
 
-    def text(self, name: str, base: str) -> str:
+    def text(self, name: str, base: str, listing: Listing | None = None) -> str:
         """The class statement."""
         simple = self._function.cls.rpartition(".")[2]
         doc = (
@@ -77,6 +80,8 @@ class _Class:
             "",
             *indented(self._call()),
         ]
+        if listing and (listed := listing.property()):
+            lines += ["", *indented(listed)]
         if self._function.arrays:
             lines += ["", *indented(self._config())]
         return "\n".join(lines) + "\n"
@@ -84,15 +89,12 @@ class _Class:
     def _init(self) -> list[str]:
         function = self._function
         parameters = [p.name if p.default is None else f"{p.name}={p.default}" for p in function.parameters]
-        lines = ["super().__init__(**kwargs)"]
+        lines = ["super().__init__(name=name, **kwargs)" if self._prefix else "super().__init__(**kwargs)"]
         lines += [f"self.{name} = {name}" for name in self._kept()]
         made = blocks(pair for part in self._parts if _makes(part) for pair in self._make(part))
-        text = "\n".join(made)
-        if self._prefix and text.count("{self.name}") >= 3:
-            lines.append("name = self.name")
-            made = [line.replace("{self.name}", "{name}").replace("name=self.name", "name=name") for line in made]
         lines += [f"{variable} = {plain(code)}" for variable, code in function.locals]
-        return [f"def __init__({', '.join(['self', *parameters, '**kwargs'])}):", *indented([*lines, *made])]
+        named = ["*", "name"] if self._prefix else []
+        return [f"def __init__({', '.join(['self', *parameters, *named, '**kwargs'])}):", *indented([*lines, *made])]
 
     def _kept(self) -> list[str]:
         """The parameters that `call` reads; all, where Keras can't make the config by itself."""
@@ -132,7 +134,7 @@ class _Class:
         """Whether some layers are there under a condition, and their list would be hard to read with it inside."""
         found = [s for s in chain.statements if s.when is not None]
         either = any(a.when and b.when and a.when.yes == b.when.no for a, b in pairwise(chain.statements))
-        lines = (self._element(s, None)[-1].replace("{self.name}", "{name}") for s in found)
+        lines = (self._element(s, None)[-1] for s in found)
         return either or any(len(line) > _LINE for line in lines)
 
     def _appended(self, chain: Chain) -> list[tuple[Condition | None, list[str]]]:
@@ -188,11 +190,21 @@ class _Class:
         inputs, first = list(function.inputs), []
         if len(inputs) > 1 and self._prefix is None and function.name == "build_model":  # `fit` knows one argument
             inputs, first = ["inputs"], [f"{', '.join(inputs)} = inputs"]
-        return [f"def call({', '.join(['self', *inputs])}):", *indented([*first, *returned(lines, returns)])]
+        body = _in_one([*first, *returned(lines, returns)])
+        return [f"def call({', '.join(['self', *inputs])}):", *indented(body)]
 
     def _config(self) -> list[str]:
         own = ", ".join(f'"{p.name}": self.{p.name}' for p in self._function.parameters)
         return ["def get_config(self):", *indented([f"return super().get_config() | {{{own}}}"])]
+
+
+def _in_one(lines: list[str]) -> list[str]:
+    """`x = self.add([x, y])`, `return self.relu(x)` as one line."""
+    made, last = re.fullmatch(r"(\w+) = (self\..*)", lines[-2] if len(lines) > 1 else ""), lines[-1]
+    if made is None or len(re.findall(rf"\b{made[1]}\b", last)) != 1 or not last.endswith(f"({made[1]})"):
+        return lines
+    whole = last.removesuffix(f"{made[1]})") + f"{made[2]})"
+    return [*lines[:-2], whole] if last.startswith("return self.") and len(whole) <= _LINE else lines
 
 
 def _target(variables: str) -> str:

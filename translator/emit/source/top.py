@@ -13,16 +13,6 @@ from translator.emit.source.syntax import literal
 from translator.plan.calls import Plan
 from translator.types import Shape, elements
 
-_BY_NAME = """
-The converted model has the same layers in one flat graph; its weights are copied by name:
-
-    converted = keras.models.load_model("{name}.keras")
-    assert converted.count_params() == model.count_params(), "another network"
-    own = {{layer.name: layer for layer in model._flatten_layers()}}
-    for layer in converted.layers:
-        if layer.weights:
-            own[layer.name].set_weights(layer.get_weights())"""
-
 _NESTED_BY_NAME = """
 The converted model has the same layers in models of its own; its weights are copied by name:
 
@@ -116,14 +106,13 @@ def header(plan: Plan, *, spec: str, style: str, torch_version: str) -> str:
     if any(len(shape) > 1 for _, shape, _, _ in top_of(plan, classes=None).shapes):
         lines.append("Tensors are channels last: (N, H, W, C) where PyTorch has (N, C, H, W).")
     lines += [f"Lost for training: {text.rstrip('.')}." for text in plan.lost]
-    if style == "functional":
-        lines.append("`load_weights` takes the converted model's .weights.h5: layers, names and order are the same.")
-    else:
-        lines.append(
-            "`load_weights` takes the .weights.h5 that `translator source --save-weights` writes with this file."
-        )
+    nested = style != "functional" and depth(plan.calls) > LIMIT
+    lines.append(
+        "`load_weights` takes the .weights.h5 that `translator source --save-weights` writes with this file."
+        if nested
+        else "`load_weights` takes the converted model's .weights.h5 or .keras: layers, names and order are the same."
+    )
     wrapped = [w for line in lines for w in (textwrap.wrap(line, 86) or [""])]
-    if style != "functional":
-        recipe = _NESTED_BY_NAME if depth(plan.calls) > LIMIT else _BY_NAME
-        wrapped += recipe.format(name=plan.name).splitlines()
+    if nested:
+        wrapped += _NESTED_BY_NAME.format(name=plan.name).splitlines()
     return '"""' + "\n".join(wrapped).replace("\\", "/").replace('"""', "'''") + '\n"""\n'

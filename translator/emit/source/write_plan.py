@@ -8,6 +8,7 @@ from pathlib import Path
 
 from translator.emit.source.fold import Program, fold
 from translator.emit.source.functional import functional
+from translator.emit.source.listing import Listing, forms
 from translator.emit.source.program import Function, LayerStatement
 from translator.emit.source.render import formatted, imports
 from translator.emit.source.replay import check
@@ -17,15 +18,19 @@ from translator.emit.source.syntax import own
 from translator.emit.source.tables import lifted
 from translator.emit.source.tidy import tidied
 from translator.emit.source.top import header, top_of
-from translator.errors import UnsupportedError
+from translator.errors import InternalError, UnsupportedError
 from translator.plan.calls import Plan
 
 _SAME_CHANNELS = ("Activation", "Softmax", "ReLU", "Flatten", "Dropout", "GlobalAveragePooling2D", "GlobalMaxPooling2D")
 _HEADS = ("Dense", "Conv1D", "Conv2D")
 
 
-def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None) -> str:
+def source_of(
+    plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None, listing: Listing | None = None
+) -> str:
     """The source of a plan in one of the styles. where: the file it will be, for its project's ruff settings.
+
+    listing: how the model lists its layers, where blocks hold them.
 
     Raises: UnsupportedError (dtype) for a network in float64, (style) for one that is no chain where one is asked for.
     """
@@ -39,9 +44,11 @@ def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: P
     program, classes = with_classes(chain.program if chain else fold(plan, symbolic=style == "functional"))
     tidy, top = tidied(program), top_of(plan, classes=classes)
     if chain is not None:
-        body = sequential(tidy.program, chain.inside, top)
+        body = sequential(tidy.program, chain.inside, top, listing or Listing())
+    elif style == "functional":
+        body = functional(tidy.program, top)
     else:
-        body = (functional if style == "functional" else subclass)(tidy.program, top)
+        body = subclass(tidy.program, top, listing or Listing())
     between = "\n\n\n"
     tables, body = lifted(body)
     if definitions := (*tidy.definitions, *tables):
@@ -51,10 +58,17 @@ def source_of(plan: Plan, *, style: str = "functional", spec: str = "", where: P
 
 
 def checked_source(plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None) -> str:
-    """The source of a plan, run once with Keras replaced by a recorder: it builds the plan's network, call by call."""
-    source = source_of(plan, style=style, spec=spec, where=where)
-    check(source, plan)
-    return source
+    """The source of a plan, run with Keras replaced by a recorder: it builds the plan's network, call by call, and
+    lists the layers as the converted model does."""
+    names: tuple[str, ...] = ()
+    for form in forms(plan, style=style):
+        listing = Listing(form=form, names=names, sequential=style == "sequential")
+        source = source_of(plan, style=style, spec=spec, where=where, listing=listing)
+        others = check(source, plan)
+        if not others:
+            return source
+        names = tuple(name for of_class in others.values() for name in of_class)
+    raise InternalError(f"the written source of {plan.name} doesn't list its layers as the converted model does")
 
 
 def with_classes(program: Program) -> tuple[Program, int | None]:
