@@ -32,8 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest file first, so that no worker waits for it; no slow tests, unless --slow, a marker expression or a test
-    id asks for them."""
+    """The longest file first, so that no worker waits for it in the end. No slow tests, unless --slow, a marker
+    expression or a test id asks for them."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
     if config.getoption("--slow") or config.getoption("-m") or any("::" in arg for arg in config.args):
         return
