@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import translator
 from tests.ops.proving import Case, applied, assert_proven, case
+from translator.verdict import Verdict
 
 pytestmark = pytest.mark.op
 
@@ -195,3 +197,28 @@ def test_reductions_are_proven(one: Case) -> None:
 @pytest.mark.parametrize("one", RESIZED, ids=lambda c: c.name)
 def test_padded_and_resized_images_are_proven(one: Case) -> None:
     assert_proven(RESIZED, one)
+
+
+class Selective(nn.Module):
+    """Two branches weighed by a softmax over them. The weights are of one pixel, and only its two axes change places.
+
+    turned: the weights differ over the height, too, and do move.
+    """
+
+    def __init__(self, *, turned: bool) -> None:
+        super().__init__()
+        self.turned = turned
+        self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.attend = nn.Linear(4, 8 * (6 if turned else 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branches = torch.stack([self.one(x), self.two(x)], dim=1)
+        weights = self.attend(branches.sum(1).mean((2, 3))).view(x.shape[0], 2, 4, -1, 1)
+        return (branches * weights.softmax(dim=1)).sum(dim=1)
+
+
+@pytest.mark.parametrize(("turned", "transposes"), [(False, 0), (True, 1)], ids=["one pixel", "a column"])
+def test_axes_of_size_one_change_places_without_a_transpose(turned: bool, transposes: int) -> None:
+    done = translator.convert(Selective(turned=turned).eval(), torch.randn(2, 4, 6, 5))
+    assert done.report.verdict is Verdict.EQUAL
+    assert sum(getattr(call, "op", "") == "transpose" for call in done.plan.calls) == transposes

@@ -223,13 +223,20 @@ class PlanContext:
         return tuple(Ref(v) for v in values)
 
     def move(self, ref: Ref, have: Layout, want: Layout, shape: Shape, node: NodeView) -> Ref:
-        """The value in the layout wanted; a transpose is added (and counted, once per value) where they differ."""
+        """The value in the layout wanted; a transpose is added (and counted, once per value) where they differ.
+
+        Where only axes of size 1 change places, nothing moves in memory: that is a reshape.
+        """
         if have == want:
             return ref
         if (ref.value, have, want) in self._moved:
             return self._moved[ref.value, have, want]
         if want.view is not None:
             raise InternalError(f"{node.key}: a value is wanted in a flattened layout that it doesn't have")
+        if _in_place(have, want, shape):
+            stood = free_shape([shape[a] for a in want.axes])
+            result = self._moved[ref.value, have, want] = self.op(node, "reshape", ref, stood, role="align")
+            return result
         result = ref
         if have.view is not None:
             seen = tuple(have.view[a] for a in have.axes)
@@ -242,6 +249,14 @@ class PlanContext:
         self.transposes += 1
         self._moved[ref.value, have, want] = result
         return result
+
+
+def _in_place(have: Layout, want: Layout, shape: Shape) -> bool:
+    """Whether a reshape gives the other layout: all axes but those of size 1 stand in one order."""
+    if have.view is not None or sum(d is None for d in shape) > 1:
+        return False
+    kept = [[a for a in layout.axes if shape[a] != 1] for layout in (have, want)]
+    return kept[0] == kept[1]
 
 
 def _inverse(axes: Sequence[int]) -> tuple[int, ...]:

@@ -124,7 +124,8 @@ def aligned(node: NodeView, ctx: PlanContext, index: int) -> Arg:
     shape = (1,) * (rank - own) + ctx.shape(value)
     moved = tuple(shape[a] for a in target.axes)
     order = [a - (rank - own) for a in target.axes if a >= rank - own]
-    if order != sorted(order):
+    kept = [a for a in order if ctx.shape(value)[a] != 1]
+    if kept != sorted(kept):
         x = ctx.op(node, "transpose", x, tuple(order), role="transpose")
         ctx.transposes += 1
     if sum(d is None for d in moved) > 1:
