@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import ruff
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from tests.unit.writer_networks import NETWORKS
@@ -16,7 +20,7 @@ from translator.capture.trace import capture
 from translator.emit import nesting
 from translator.emit.keras_model import emit
 from translator.emit.source import listing, replay, top, tree
-from translator.emit.source.listing import keras_order
+from translator.emit.source.listing import keras_order, moves
 from translator.emit.source.replay import check
 from translator.emit.source.write_plan import checked_source
 from translator.engines.native import plan_of
@@ -145,7 +149,7 @@ def test_the_order_of_layers_is_keras_own(plans: dict[str, Plan], name: str) -> 
     [
         ("stages", "subclass", "layers = property("),
         ("recurrent", "subclass", "return flat(super().layers)"),
-        ("inception", "subclass", "place.get(x.name, -1)"),
+        ("inception", "subclass", "for name, other in BEHIND.items():"),
         ("chain", "sequential", "isinstance(layer, keras.Sequential)"),
     ],
 )
@@ -154,6 +158,9 @@ def test_a_written_model_keeps_its_own_weights_through_both_kinds_of_file(
 ) -> None:
     source = checked_source(plans[name], style=style)
     assert form in source
+    (tmp_path / "written.py").write_text(source)
+    for command in (["check"], ["format", "--check"]):
+        subprocess.run([ruff.find_ruff_bin(), *command, "--isolated", str(tmp_path / "written.py")], check=True)
     first = built(source)
     rng = np.random.default_rng(0)
     first.set_weights([rng.uniform(0.5, 1, size=w.shape) for w in first.get_weights()])
@@ -172,7 +179,7 @@ def test_a_model_that_lists_its_layers_otherwise_is_found(plans: dict[str, Plan]
     others = (
         ("layers = property", "others = property"),
         ("return flat(super().layers)", "return super().layers"),
-        ("place.get(x.name, -1)", "-place.get(x.name, -1)"),
+        ("names.index(other) + 1", "names.index(other)"),
     )
     wrong = source
     for right, fault in others:
@@ -182,10 +189,24 @@ def test_a_model_that_lists_its_layers_otherwise_is_found(plans: dict[str, Plan]
     assert check(wrong, plans[name])
 
 
-def test_the_table_holds_only_classes_that_stand_in_another_order(plans: dict[str, Plan]) -> None:
-    found = re.search(r'ORDER = """\n(.*?)\n"""', checked_source(plans["inception"], style="subclass"), re.DOTALL)
+def test_only_what_stands_elsewhere_is_moved(plans: dict[str, Plan]) -> None:
+    source = checked_source(plans["inception"], style="subclass")
+    found = re.search(r"BEHIND = \{\n(.*?)\n\}", source, re.DOTALL)
     assert found is not None
-    assert {name.rpartition("_")[2] for name in found[1].split()} == {"conv", "bn"}
+    moved = re.findall(r'"(\w+)": "\w+"', found[1])
+    assert {name.rpartition("_")[2] for name in moved} == {"conv", "bn"}
+    assert len(moved) == 12, "the longest of three branches stays, in two blocks, for two classes"
+
+
+@given(st.permutations("abcdefg"))
+def test_moves_give_the_order_that_is_wanted(wanted: list[str]) -> None:
+    names = list("abcdefg")
+    made = moves(names, wanted)
+    for name, other in made:
+        names.remove(name)
+        names.insert(names.index(other) + 1, name)
+    assert names == wanted
+    assert len(made) < len(wanted)
 
 
 def test_the_weights_of_a_network_that_has_fewer_layers_are_refused(plans: dict[str, Plan], tmp_path: Path) -> None:

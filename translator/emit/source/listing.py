@@ -2,14 +2,14 @@
 
 The converted model is one flat graph, and lists its layers by their distance from the outputs. What is written holds
 the same layers in blocks. Its property `layers` takes the blocks apart; where that isn't the order of the graph
-(branches of different lengths), a table of names is.
+(branches of different lengths), a table says which layers stand behind which others.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from translator.emit.nesting import LIMIT, depth
@@ -17,20 +17,22 @@ from translator.emit.source.render import indented
 from translator.emit.source.tree import live_calls
 from translator.plan.calls import Call, LayerCall, Plan, refs
 
-Form = Literal["own", "short", "flat", "table"]
-FORMS: tuple[Form, ...] = ("own", "short", "flat", "table")
-"""Keras' own property; one for blocks of layers; one for blocks of blocks; one with a table."""
+Form = Literal["own", "short", "flat", "moved"]
+FORMS: tuple[Form, ...] = ("own", "short", "flat", "moved")
+"""Keras' own property; one for blocks of layers; one for blocks of blocks; the same with layers that are moved."""
 
-_WIDTH = 84
 _DOC = '"""Keras\' own layers in the converted model\'s order, by which weights are found."""'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The property `layers` of a written model. names: those in the table. sequential: the blocks are Sequentials."""
+    """The property `layers` of a written model.
+
+    moved: (layer, the one that it stands behind), in the order of moving. sequential: the blocks are Sequentials.
+    """
 
     form: Form = "own"
-    names: tuple[str, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
     sequential: bool = False
 
     def property(self) -> list[str]:
@@ -43,20 +45,31 @@ class Listing:
                 "layers = property(lambda self: [x for p in self._layers for x in p._layers or [p]])",
             ]
         made = ["return flat(super().layers)"]
-        if self.form == "table":
+        if self.form == "moved":
             made = [
-                "place = {name: i for i, name in enumerate(ORDER)}",
-                "return sorted(flat(super().layers), key=lambda x: place.get(x.name, -1))",
+                "found = {layer.name: layer for layer in flat(super().layers)}",
+                "names = list(found)",
+                "for name, other in BEHIND.items():",
+                "    names.remove(name)",
+                "    names.insert(names.index(other) + 1, name)",
+                "return [found[name] for name in names]",
             ]
         return ["@property", "def layers(self):", *indented([_DOC, *made])]
 
-    def definitions(self) -> list[str]:
-        """What stands above the classes."""
-        if self.form not in ("flat", "table"):
+    def table(self) -> list[str]:
+        """The constant that the property reads, if it does."""
+        if self.form != "moved":
+            return []
+        note = "# Layers of shorter branches, and those that they are listed behind."
+        return [note, "BEHIND = {", *(f'    "{name}": "{other}",' for name, other in self.moved), "}"]
+
+    def function(self) -> list[str]:
+        """The function that the property calls, if it does."""
+        if self.form not in ("flat", "moved"):
             return []
         block = "isinstance(layer, keras.Sequential)" if self.sequential else "type(layer).__module__ == __name__"
         inner = "layer.layers" if self.sequential else "layer._layers"
-        lines = [
+        return [
             "def flat(layers):",
             '    """The layers that blocks are made of, one by one."""',
             "    found = []",
@@ -64,18 +77,24 @@ class Listing:
             f"        found += flat({inner}) if {block} else [layer]",
             "    return found",
         ]
-        if self.form == "flat":
-            return lines
-        words = textwrap.wrap(" ".join(self.names), _WIDTH, break_long_words=False, break_on_hyphens=False)
-        return [
-            "# Where branches meet, weights are found in this order.",
-            'ORDER = """',
-            *words,
-            '""".split()',
-            "",
-            "",
-            *lines,
-        ]
+
+
+def moves(listed: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """The fewest names to move, each behind another, one after the other, that make `listed` stand as `wanted`; the
+    first wanted stays where it is."""
+    place = {name: at for at, name in enumerate(listed)}
+    longest: dict[str, tuple[int, str]] = {wanted[0]: (1, "")}
+    for name in wanted[1:]:
+        before = [(length, last) for last, (length, _) in longest.items() if place[last] < place[name]]
+        if before:
+            length, last = max(before)
+            longest[name] = (length + 1, last)
+    stay = set()
+    last = max(longest, key=lambda name: longest[name][0])
+    while last:
+        stay.add(last)
+        last = longest[last][1]
+    return [(name, other) for other, name in pairwise(wanted) if name not in stay]
 
 
 def forms(plan: Plan, *, style: str) -> Iterable[Form]:

@@ -24,11 +24,11 @@ from translator.plan.calls import LayerCall, LayerSpec, Plan, Ref
 Key = tuple[Any, ...]
 
 
-def check(source: str, plan: Plan) -> Mapping[str, Sequence[str]]:
+def check(source: str, plan: Plan) -> list[tuple[Sequence[str], Sequence[str]]]:
     """Raise InternalError where the source doesn't build exactly the plan's network.
 
-    Gives the names of the layers that the converted model lists otherwise, by class: Keras wouldn't find their weights
-    in its file. None of a model made of models.
+    Gives the names of the layers of a class as the source's model lists them, and as the converted model does, for each
+    class where the two differ: Keras wouldn't find their weights in its file. Nothing of a model made of models.
     """
     book = _Book()
     want = _expected(plan, book)
@@ -44,11 +44,12 @@ def check(source: str, plan: Plan) -> Mapping[str, Sequence[str]]:
     if got != want.outputs:
         raise InternalError(f"the written source wires layers otherwise: first at {_first(want, recorder)}")
     if recorder.listed is None or depth(plan.calls) > LIMIT:
-        return {}
+        return []
     listed: dict[str, list[str]] = {}
     for spec in recorder.listed:
         listed.setdefault(spec.cls, []).append(spec.name)
-    return {cls: names for cls, names in keras_order(plan).items() if listed.get(cls) != names}
+    both = [(listed.get(cls, []), names) for cls, names in keras_order(plan).items()]
+    return [(mine, names) for mine, names in both if mine != names]
 
 
 class _Book:

@@ -74,7 +74,7 @@ def _class(top: Top, listing: Listing) -> list[str]:
         f'    """The network `{top.plan.name}`."""',
         "",
     ]
-    return [*listing.definitions(), "", "", *head, *indented(listing.property()), "", ""]
+    return [*listing.function(), "", "", *head, *indented(listing.property()), "", ""]
 
 
 def _list(pairs: list[tuple[tuple[str, ...], LayerStatement]], depth: int) -> list[str]:

@@ -36,7 +36,7 @@ def subclass(program: Program, top: Top, listing: Listing) -> str:
     for function in program.functions:
         base = camel(function.cls.rpartition(".")[2] or function.name)
         classes[function.name] = free(base, {model, *classes.values()})
-    parts = ["\n".join(lines) + "\n"] if (lines := listing.definitions()) else []
+    parts = ["\n".join(lines) + "\n"] if (lines := listing.function()) else []
     parts += [_Class(f, classes, top).text(classes[f.name], "layers.Layer") for f in program.functions]
     parts.append(_Class(_model(program.root, top), classes, top).text(model, "keras.Model", listing))
     parts.append(_build_model(program.root, model, top))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from translator.emit.source.fold import Program, fold
 from translator.emit.source.functional import functional
-from translator.emit.source.listing import Listing, forms
+from translator.emit.source.listing import Listing, forms, moves
 from translator.emit.source.program import Function, LayerStatement
 from translator.emit.source.render import formatted, imports
 from translator.emit.source.replay import check
@@ -40,18 +40,19 @@ def source_of(
             reason="dtype",
             fix="write it from module.float(), and let keras.config.set_dtype_policy decide where it is built",
         )
+    listing = listing or Listing()
     chain = chain_of(plan) if style == "sequential" else None
     program, classes = with_classes(chain.program if chain else fold(plan, symbolic=style == "functional"))
     tidy, top = tidied(program), top_of(plan, classes=classes)
     if chain is not None:
-        body = sequential(tidy.program, chain.inside, top, listing or Listing())
+        body = sequential(tidy.program, chain.inside, top, listing)
     elif style == "functional":
         body = functional(tidy.program, top)
     else:
-        body = subclass(tidy.program, top, listing or Listing())
+        body = subclass(tidy.program, top, listing)
     between = "\n\n\n"
     tables, body = lifted(body)
-    if definitions := (*tidy.definitions, *tables):
+    if definitions := (*tidy.definitions, *listing.table(), *tables):
         body, between = "\n".join(definitions) + "\n\n\n" + body, "\n\n"
     head = header(plan, spec=spec, style=style, torch_version=version("torch"))
     return formatted(f"{head}\n{imports(body)}{between}{body}", where)
@@ -60,14 +61,15 @@ def source_of(
 def checked_source(plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None) -> str:
     """The source of a plan, run with Keras replaced by a recorder: it builds the plan's network, call by call, and
     lists the layers as the converted model does."""
-    names: tuple[str, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
     for form in forms(plan, style=style):
-        listing = Listing(form=form, names=names, sequential=style == "sequential")
+        listing = Listing(form=form, moved=moved, sequential=style == "sequential")
         source = source_of(plan, style=style, spec=spec, where=where, listing=listing)
         others = check(source, plan)
         if not others:
             return source
-        names = tuple(name for of_class in others.values() for name in of_class)
+        if form == "flat":
+            moved = tuple(move for mine, names in others for move in moves(mine, names))
     raise InternalError(f"the written source of {plan.name} doesn't list its layers as the converted model does")
 
 
