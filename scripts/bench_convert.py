@@ -9,14 +9,14 @@ For every network: our capture, plan, emit and proof, and onnx2keras after both 
 process of its own (seconds, peak of memory), rounds interleaved so that a slow moment hits all alike. Then the
 latency of ResNet-50 at batch 1 and 8: ours, keras.applications', onnx2keras' and PyTorch's. Ratios are of medians.
 
---same-exporter compares with onnx2keras after PyTorch's new exporter, which we use, in one process for each network,
-turn about; the exit status is 1 if we take more than 1.1 of its time for any network that both convert.
+--same-exporter compares with onnx2keras after PyTorch's new exporter, which we use, turn about and without the proof;
+the exit status is 1 if we take more than 1.1 of its time for any network that both convert. Not in one process: the
+second conversion of a network finds what PyTorch keeps of the first, where sizes are fixed.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import random
@@ -40,7 +40,7 @@ BATCHES = (1, 8)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="cifar, or names of torchvision's")
-    parser.add_argument("--same-exporter", action="store_true", help="conversion alone, turn about in one process")
+    parser.add_argument("--same-exporter", action="store_true", help="conversion alone, turn about")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each, the median is reported")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "bench_convert", help="without suffix")
     parser.add_argument("--no-latency", action="store_true", help="leave the latency out")
@@ -48,10 +48,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.worker:
         tool, model = options.worker
-        if tool == "same":
-            print("RESULT " + json.dumps(turn_about(model, options.rounds)))
-            return 0
-        print("RESULT " + json.dumps(latency() if tool == "latency" else convert(tool, model)))
+        proof = not options.same_exporter
+        print("RESULT " + json.dumps(latency() if tool == "latency" else convert(tool, model, proof=proof)))
         return 0
     if options.same_exporter:
         return same_exporter(options.models, options.rounds, options.output)
@@ -78,16 +76,16 @@ def same_exporter(models: list[str], rounds: int, output: Path) -> int:
     lines = ["| network | ours | onnx2keras | ratio |", "|---|---:|---:|---:|"]
     worst = 0.0
     for model in models:
-        row = _run("same", model, rounds)
-        times = {tool: row.get(tool) for tool in SAME}
-        seconds = [statistics.median(t) for t in times.values() if isinstance(t, list)]
-        if len(seconds) == len(SAME):
-            worst = max(worst, seconds[0] / seconds[1])
-            cells = [f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", f"{seconds[0] / seconds[1]:.2f}"]
-        else:
-            said = [row.get("failed", ""), *(t for t in times.values() if isinstance(t, str))]
-            cells = [*(f"{statistics.median(t):.2f}" if isinstance(t, list) else "failed" for t in times.values())]
-            cells.append(" ".join(text for text in said if text)[:100].replace("|", "/"))
+        rows: dict[str, list[dict[str, Any]]] = {tool: [] for tool in SAME}
+        for _ in range(rounds):
+            for tool in SAME:
+                rows[tool].append(_run(tool, model, "--same-exporter"))
+        ours, theirs = (_medians(rows[tool]) for tool in SAME)
+        cells = [f"{row['convert']:.2f}" if "convert" in row else "failed" for row in (ours, theirs)]
+        ratio = ours["convert"] / theirs["convert"] if "convert" in ours and "convert" in theirs else None
+        worst = max(worst, ratio or 0.0)
+        said = "; ".join(row["failed"] for row in (ours, theirs) if "failed" in row)
+        cells.append(f"{ratio:.2f}" if ratio else said[:100].replace("|", "/"))
         lines.append(f"| {model} | {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
     lines += ["", "Seconds, medians. ratio: our conversion's time over onnx2keras'.", ""]
@@ -97,36 +95,9 @@ def same_exporter(models: list[str], rounds: int, output: Path) -> int:
     return int(worst > LIMIT)
 
 
-def turn_about(model: str, rounds: int) -> dict[str, Any]:
-    """Seconds of each conversion by tool, in an order that alternates; what a tool said where it failed."""
-    from translator import runtime
-
-    runtime.prepare(quiet=True)
-    import keras
-    import torch
-
-    tools = {"ours": _ours, SAME[1]: _onnx2keras(dynamo=True)}
-    found: dict[str, Any] = {tool: [] for tool in tools}
-    tiny = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
-    for run in tools.values():
-        run(tiny, torch.randn(2, 3, 8, 8), proof=False)
-    for number in range(rounds):
-        for tool in list(tools)[:: 1 if number % 2 else -1]:
-            module, shape = network(model)
-            keras.backend.clear_session()
-            gc.collect()
-            if not isinstance(found[tool], list):
-                continue
-            try:
-                found[tool].append(tools[tool](module, torch.randn(*shape), proof=False)["convert"])
-            except Exception as error:  # noqa: BLE001 whatever the other tool raises is its result
-                found[tool] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    return found
-
-
-def _run(tool: str, model: str, rounds: int = 1) -> dict[str, Any]:
+def _run(tool: str, model: str, *options: str) -> dict[str, Any]:
     """One measurement in a fresh process."""
-    command = [sys.executable, __file__, "--worker", tool, model, "--rounds", str(rounds)]
+    command = [sys.executable, __file__, "--worker", tool, model, *options]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
@@ -154,7 +125,7 @@ def network(name: str) -> tuple[Any, tuple[int, ...]]:
     return getattr(torchvision.models, name)().eval(), (2, 3, 224, 224)
 
 
-def convert(tool: str, model: str) -> dict[str, float]:
+def convert(tool: str, model: str, *, proof: bool) -> dict[str, float]:
     """Seconds of each stage, and the process's peak memory in MB after conversion and after all.
 
     Both tools first convert a tiny network: what is paid once in a process (imports, tables) isn't what is compared.
@@ -169,7 +140,7 @@ def convert(tool: str, model: str) -> dict[str, float]:
     tiny = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
     run(tiny, torch.randn(2, 3, 8, 8), proof=False)
     module, shape = network(model)
-    return run(module, torch.randn(*shape), proof=True)
+    return run(module, torch.randn(*shape), proof=proof)
 
 
 def _ours(module: Any, x: Any, *, proof: bool) -> dict[str, float]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 import translator
 from models import cifar_resnet
 from tests.models.test_conversion import with_statistics
 from translator.config import ConvertRequest, SourceRequest
+from translator.engines.onnx2keras import translate
+from translator.errors import UnsupportedError
 from translator.pipeline import convert_file
 from translator.verdict import Verdict
 
@@ -53,3 +57,23 @@ def test_silently_wrong_numbers_are_found_with_their_first_layer(name: str, firs
     assert report.verdict is Verdict.DIFFERENT
     assert report.numerics["float64"].max_rel > 1e-3
     assert report.first_wrong.startswith(first)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_failed_conversion_leaves_keras_as_it_was() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardswish()).eval()
+    with pytest.raises(UnsupportedError, match="HardSwish"):
+        translate(module, (torch.randn(2, 3, 8, 8),))
+    assert keras.config.image_data_format() == "channels_last"
+
+
+def test_a_keras_that_is_set_to_channels_first_gets_the_same_model() -> None:
+    keras.config.set_image_data_format("channels_first")
+    try:
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.Flatten()).eval()
+        done = translator.convert(module, torch.randn(2, 3, 8, 8))
+        assert keras.config.image_data_format() == "channels_first"
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert done.report.exit_status == 0
+    assert done.model.input_shape == (None, 8, 8, 3)

@@ -71,14 +71,16 @@ def variable_of(layer: keras.layers.Layer, name: str) -> keras.Variable:
 
 @contextlib.contextmanager
 def _computing_in(floats: str) -> Iterator[None]:
-    """Layers made while the block runs hold and compute floats of this width."""
-    before = keras.config.dtype_policy()
+    """Layers made while the block runs hold and compute floats of this width, channels last, however Keras is set."""
+    before, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
     if floats != "float32":
         keras.config.set_dtype_policy(floats)
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+        keras.config.set_image_data_format(data_format)
 
 
 class _Builder:

@@ -94,10 +94,12 @@ def _export(module: nn.Module, args: tuple[Any, ...], dynamo: bool) -> tuple[Any
 
 
 def _convert(model: Any) -> Any:
+    import keras
     from onnx2keras import onnx_to_keras
 
     initializers = {i.name for i in model.graph.initializer}
     inputs = [i.name for i in model.graph.input if i.name not in initializers]
+    data_format = keras.config.image_data_format()
     try:
         with _silence():
             return onnx_to_keras(model, inputs, verbose=False, change_ordering=True)
@@ -106,6 +108,8 @@ def _convert(model: Any) -> Any:
             f"onnx2keras {type(error).__name__}: {first_line(error)}",
             fix="use --engine native",
         ) from error
+    finally:
+        keras.config.set_image_data_format(data_format)  # where it fails it leaves "channels_first" behind
 
 
 def _claims(module: nn.Module, model: Any, program: Any, keras_model: Any, names: set[str]) -> Claims:
