@@ -163,7 +163,7 @@ class _Written:
         """Find the plan's layers in a written model, and restate the claims for it."""
         import keras
 
-        from translator.emit.nesting import LIMIT, depth
+        from translator.emit.nesting import is_deep
         from translator.verify.keras_graph import functional
         from translator.verify.keras_record import graph_of_any
         from translator.verify.twin import restate
@@ -176,7 +176,7 @@ class _Written:
         graph = graph_of_any(model) if functional(model) is not None else _recorded(model, plan)
         claims = restate(result.claims, graph_of_any(result.model), graph)
         flat = functional(model) is not None and not isinstance(model, keras.Sequential)
-        fits = flat or depth(plan.calls) <= LIMIT
+        fits = flat or not is_deep(plan)
         return _Written(model=model, claims=claims, plan=plan, result=result, graph=graph, layers=layers, fits=fits)
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:

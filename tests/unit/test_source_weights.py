@@ -19,7 +19,6 @@ from tests.unit.writer_networks import NETWORKS
 from translator.capture.trace import capture
 from translator.emit import nesting
 from translator.emit.keras_model import emit
-from translator.emit.source import listing, replay, top, tree
 from translator.emit.source.listing import keras_order, moves
 from translator.emit.source.replay import check
 from translator.emit.source.write_plan import checked_source
@@ -219,8 +218,7 @@ def test_the_weights_of_a_network_that_has_fewer_layers_are_refused(plans: dict[
 @pytest.fixture
 def deep(plans: dict[str, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, keras.Model, list[str]]:
     """A network that is deep enough for nested models: its source, the converted model, the lines of the header."""
-    for module in (nesting, top, tree, listing, replay):
-        monkeypatch.setattr(module, "LIMIT", 12)
+    monkeypatch.setattr(nesting, "LIMIT", 12)
     monkeypatch.chdir(tmp_path)
     model = converted(plans["stages"])
     assert any(isinstance(layer, keras.Model) for layer in model.layers)

@@ -29,11 +29,16 @@ class Block:
 
 def nest(plan: Plan) -> tuple[Block | Call, ...]:
     """The calls of a plan, nested where a flat model would be too deep."""
-    if depth(plan.calls) <= LIMIT:
+    if not is_deep(plan):
         return plan.calls
     used = {name for call in plan.calls for arg in (*call.args, *call.kwargs.values()) for name in refs(arg)}
     taken = {spec.name for spec in plan.layers} | {c.name for c in plan.calls if isinstance(c, OpCall)} | used
     return _nest(plan.calls, _Readers(plan), taken, level=1)
+
+
+def is_deep(plan: Plan) -> bool:
+    """Whether the Keras model of a plan is made of models: a flat one would be too deep."""
+    return depth(plan.calls) > LIMIT
 
 
 def depth(calls: Sequence[Call]) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from translator.emit.nesting import LIMIT, depth
+from translator.emit.nesting import is_deep
 from translator.emit.source.render import indented
 from translator.emit.source.tree import live_calls
 from translator.plan.calls import Call, LayerCall, Plan, refs
@@ -99,7 +99,7 @@ def moves(listed: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]
 
 def forms(plan: Plan, *, style: str) -> Iterable[Form]:
     """The properties that may list the layers of a plan's file, the shortest first."""
-    if style == "functional" or depth(plan.calls) > LIMIT:
+    if style == "functional" or is_deep(plan):
         return ("own",)
     compound = any("." in b.variable for spec in plan.layers for b in spec.bindings)
     return [form for form in FORMS if form != "short" or not (compound or style == "sequential")]

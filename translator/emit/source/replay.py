@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from translator.emit.nesting import LIMIT, depth
+from translator.emit.nesting import is_deep
 from translator.emit.source.listing import keras_order
 from translator.emit.source.settings import ABSENT, FREE, REQUIRED, defaults, normalised, op_settings
 from translator.emit.source.syntax import literal
@@ -43,7 +43,7 @@ def check(source: str, plan: Plan) -> list[tuple[Sequence[str], Sequence[str]]]:
             raise InternalError(f"the written layer {name} is {recorder.settings[name]}, not {settings}")
     if got != want.outputs:
         raise InternalError(f"the written source wires layers otherwise: first at {_first(want, recorder)}")
-    if recorder.listed is None or depth(plan.calls) > LIMIT:
+    if recorder.listed is None or is_deep(plan):
         return []
     listed: dict[str, list[str]] = {}
     for spec in recorder.listed:

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from translator.emit.nesting import LIMIT, depth
+from translator.emit.nesting import is_deep
 from translator.emit.source.names import camel, identifier
 from translator.emit.source.syntax import literal
 from translator.plan.calls import Plan
@@ -106,7 +106,7 @@ def header(plan: Plan, *, spec: str, style: str, torch_version: str) -> str:
     if any(len(shape) > 1 for _, shape, _, _ in top_of(plan, classes=None).shapes):
         lines.append("Tensors are channels last: (N, H, W, C) where PyTorch has (N, C, H, W).")
     lines += [f"Lost for training: {text.rstrip('.')}." for text in plan.lost]
-    nested = style != "functional" and depth(plan.calls) > LIMIT
+    nested = style != "functional" and is_deep(plan)
     lines.append(
         "`load_weights` takes the .weights.h5 that `translator source --save-weights` writes with this file."
         if nested

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from translator.emit.nesting import LIMIT, Block, depth, nest
+from translator.emit.nesting import Block, is_deep, nest
 from translator.emit.source.order import together
 from translator.plan.calls import Call, LayerCall, OpCall, Plan, refs
 from translator.plan.naming import clean
@@ -65,7 +65,7 @@ class Node:
 def build_tree(plan: Plan, *, nested: bool) -> Node:
     """The tree of a plan, without calls that no output needs. nested: cut very deep plans as the Keras model is cut."""
     live = live_calls(plan)
-    if not nested or depth(plan.calls) <= LIMIT:
+    if not (nested and is_deep(plan)):
         live = together(live, lambda call: [(path, n) for path, n, cls in _scopes(call) if not is_container(cls)])
     scopes = {id(call): _scopes(call) for call in live}
     names: dict[tuple[str, int], str] = {}
