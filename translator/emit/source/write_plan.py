@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from translator.emit.source.listing import Listing, forms, moves
 from translator.emit.source.program import Function, LayerStatement
 from translator.emit.source.render import formatted, imports
 from translator.emit.source.replay import check
-from translator.emit.source.sequential import chain_of, sequential
+from translator.emit.source.sequential import Chain, chain_of, sequential
 from translator.emit.source.subclass import subclass
 from translator.emit.source.syntax import own
 from translator.emit.source.tables import lifted
-from translator.emit.source.tidy import tidied
-from translator.emit.source.top import header, top_of
+from translator.emit.source.tidy import Tidy, tidied
+from translator.emit.source.top import Top, header, top_of
 from translator.errors import InternalError, UnsupportedError
 from translator.plan.calls import Plan
 
@@ -25,46 +25,56 @@ _SAME_CHANNELS = ("Activation", "Softmax", "ReLU", "Flatten", "Dropout", "Global
 _HEADS = ("Dense", "Conv1D", "Conv2D")
 
 
-def source_of(
-    plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None, listing: Listing | None = None
-) -> str:
-    """The source of a plan in one of the styles. where: the file it will be, for its project's ruff settings.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folded:
+    """A plan as a program, ready to be written. chain: of the sequential style."""
 
-    listing: how the model lists its layers, where blocks hold them.
+    plan: Plan
+    style: str
+    tidy: Tidy
+    top: Top
+    chain: Chain | None = None
 
-    Raises: UnsupportedError (dtype) for a network in float64, (style) for one that is no chain where one is asked for.
-    """
+    def text(self, listing: Listing, *, spec: str, where: Path | None) -> str:
+        """The file. listing: how the model lists its layers, where blocks hold them."""
+        if self.chain is not None:
+            body = sequential(self.tidy.program, self.chain.inside, self.top, listing)
+        elif self.style == "functional":
+            body = functional(self.tidy.program, self.top)
+        else:
+            body = subclass(self.tidy.program, self.top, listing)
+        between = "\n\n\n"
+        tables, body = lifted(body)
+        if definitions := (*self.tidy.definitions, *listing.table(), *tables):
+            body, between = "\n".join(definitions) + "\n\n\n" + body, "\n\n"
+        head = header(self.plan, spec=spec, style=self.style, torch_version=version("torch"))
+        return formatted(f"{head}\n{imports(body)}{between}{body}", where)
+
+
+def _folded(plan: Plan, style: str) -> _Folded:
     if any(plan.values[value].dtype == "float64" for _, value in plan.inputs):
         raise UnsupportedError(
             f"{plan.name} computes in float64, and a written file in float32, as Keras does by default",
             reason="dtype",
             fix="write it from module.float(), and let keras.config.set_dtype_policy decide where it is built",
         )
-    listing = listing or Listing()
     chain = chain_of(plan) if style == "sequential" else None
     program, classes = with_classes(chain.program if chain else fold(plan, symbolic=style == "functional"))
-    tidy, top = tidied(program), top_of(plan, classes=classes)
-    if chain is not None:
-        body = sequential(tidy.program, chain.inside, top, listing)
-    elif style == "functional":
-        body = functional(tidy.program, top)
-    else:
-        body = subclass(tidy.program, top, listing)
-    between = "\n\n\n"
-    tables, body = lifted(body)
-    if definitions := (*tidy.definitions, *listing.table(), *tables):
-        body, between = "\n".join(definitions) + "\n\n\n" + body, "\n\n"
-    head = header(plan, spec=spec, style=style, torch_version=version("torch"))
-    return formatted(f"{head}\n{imports(body)}{between}{body}", where)
+    return _Folded(plan=plan, style=style, tidy=tidied(program), top=top_of(plan, classes=classes), chain=chain)
 
 
 def checked_source(plan: Plan, *, style: str = "functional", spec: str = "", where: Path | None = None) -> str:
-    """The source of a plan, run with Keras replaced by a recorder: it builds the plan's network, call by call, and
-    lists the layers as the converted model does."""
+    """The source of a plan in one of the styles. where: the file it will be, for its project's ruff settings.
+
+    It is run with Keras replaced by a recorder: it builds the plan's network, call by call, and lists the layers as the
+    converted model does.
+    Raises: UnsupportedError (dtype) for a network in float64, (style) for one that is no chain where one is asked for.
+    """
+    folded = _folded(plan, style)
     moved: tuple[tuple[str, str], ...] = ()
     for form in forms(plan, style=style):
         listing = Listing(form=form, moved=moved, sequential=style == "sequential")
-        source = source_of(plan, style=style, spec=spec, where=where, listing=listing)
+        source = folded.text(listing, spec=spec, where=where)
         others = check(source, plan)
         if not others:
             return source
