@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from translator.layout.permutation import dropped, inserted, reshaped, transposed
+from translator.layout.permutation import dropped, in_place, inserted, reshaped, transposed
 from translator.types import Layout
 
 SIZES = st.lists(st.sampled_from([1, 2, 3, 5]), min_size=1, max_size=5).map(tuple)
@@ -28,6 +28,15 @@ def test_a_transpose_moves_nothing_in_memory(data: st.DataObject, shape: tuple[i
     layout = some_layout(data, x.ndim)
     perm = tuple(data.draw(st.permutations(range(x.ndim))))
     np.testing.assert_array_equal(laid_out(x.transpose(perm), transposed(layout, perm)), laid_out(x, layout))
+
+
+@given(st.data(), SIZES)
+def test_axes_are_in_place_where_a_reshape_moves_them(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    x = np.arange(math.prod(shape)).reshape(shape)
+    before, after = some_layout(data, x.ndim), some_layout(data, x.ndim)
+    moved = laid_out(x, after)
+    same = np.array_equal(laid_out(x, before).reshape(moved.shape), moved)
+    assert in_place(before.axes, after.axes, shape) is same
 
 
 @given(st.data(), SIZES)

@@ -15,6 +15,13 @@ def transposed(layout: Layout, perm: Sequence[int]) -> Layout:
     return Layout(axes=tuple(list(perm).index(a) for a in layout.axes))
 
 
+def in_place(before: Sequence[int], after: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether axes in another order lie in memory as they did, so that a reshape moves them: those of size 1 aside,
+    both orders are one. shape: sizes by axis, None for a dynamic one."""
+    kept = [[axis for axis in order if shape[axis] != 1] for order in (before, after)]
+    return kept[0] == kept[1]
+
+
 def dropped(layout: Layout, axes: Sequence[int]) -> Layout:
     """Layout after the PyTorch axes `axes` were removed (squeeze, reduce, select)."""
     gone = {a % len(layout.axes) for a in axes}

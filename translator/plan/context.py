@@ -13,6 +13,7 @@ from translator.graph.derive import Derived
 from translator.graph.evaluate import integers
 from translator.graph.view import Graph, NodeView
 from translator.layout.assign import Assignment
+from translator.layout.permutation import in_place
 from translator.plan.calls import Arg, Call, LayerCall, LayerSpec, OpCall, Ref
 from translator.plan.materialise import Materialiser
 from translator.plan.naming import Namer, clean
@@ -233,7 +234,8 @@ class PlanContext:
             return self._moved[ref.value, have, want]
         if want.view is not None:
             raise InternalError(f"{node.key}: a value is wanted in a flattened layout that it doesn't have")
-        if _in_place(have, want, shape):
+        dynamic = sum(d is None for d in shape)
+        if have.view is None and dynamic <= 1 and in_place(have.axes, want.axes, shape):
             stood = free_shape([shape[a] for a in want.axes])
             result = self._moved[ref.value, have, want] = self.op(node, "reshape", ref, stood, role="align")
             return result
@@ -249,14 +251,6 @@ class PlanContext:
         self.transposes += 1
         self._moved[ref.value, have, want] = result
         return result
-
-
-def _in_place(have: Layout, want: Layout, shape: Shape) -> bool:
-    """Whether a reshape gives the other layout: all axes but those of size 1 stand in one order."""
-    if have.view is not None or sum(d is None for d in shape) > 1:
-        return False
-    kept = [[a for a in layout.axes if shape[a] != 1] for layout in (have, want)]
-    return kept[0] == kept[1]
 
 
 def _inverse(axes: Sequence[int]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from translator.graph.shapes import broadcast
 from translator.graph.view import NodeView
+from translator.layout.permutation import in_place
 from translator.plan.adding import add, misread
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
@@ -124,8 +125,7 @@ def aligned(node: NodeView, ctx: PlanContext, index: int) -> Arg:
     shape = (1,) * (rank - own) + ctx.shape(value)
     moved = tuple(shape[a] for a in target.axes)
     order = [a - (rank - own) for a in target.axes if a >= rank - own]
-    kept = [a for a in order if ctx.shape(value)[a] != 1]
-    if kept != sorted(kept):
+    if not in_place(range(own), order, ctx.shape(value)):
         x = ctx.op(node, "transpose", x, tuple(order), role="transpose")
         ctx.transposes += 1
     if sum(d is None for d in moved) > 1:
