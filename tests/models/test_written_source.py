@@ -6,6 +6,7 @@ import os
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from translator.engines.result import EngineResult
 from translator.plan.calls import Plan
 from translator.source_writer import write_and_prove
 from translator.verdict import Report, Verdict
+from translator.verify import written
 from translator.verify.written import judge_source
 
 pytestmark = pytest.mark.model
@@ -96,6 +98,27 @@ def test_the_written_file_runs_on_another_backend(backend: str, tmp_path: Path) 
         path, model=result.model, weights=[tmp_path / "model.weights.h5"], inputs=[x], want=[want], backend=backend
     )
     assert artifact.reloaded, artifact.error
+
+
+def test_weights_that_the_fresh_process_says_nothing_of_do_not_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, result = translated(CIFAR)
+    path, weights = tmp_path / "resnet.py", [tmp_path / "one.weights.h5", tmp_path / "two.weights.h5"]
+    path.write_text(proven("functional")[0])
+    for file in weights:
+        result.model.save_weights(file)
+    ask = written._ask
+
+    def only_the_first(job: dict[str, Any], backend: str) -> dict[str, Any]:
+        return ask(job | {"weights": job["weights"][:1]}, backend)
+
+    monkeypatch.setattr(written, "_ask", only_the_first)
+    x = np.zeros((2, 32, 32, 3), "float32")
+    want = np.asarray(result.model(x))
+    artifact = judge_source(path, model=result.model, weights=weights, inputs=[x], want=[want])
+    assert not artifact.reloaded
+    assert artifact.error == "nothing was loaded from two.weights.h5"
 
 
 CHAIN = """

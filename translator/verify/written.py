@@ -49,7 +49,8 @@ def judge_source(
         if not error:
             with np.load(files["outputs"]) as stored:
                 got = [stored[f"arr_{i}"] for i in range(len(stored.files))]
-            error = _same(model, answer, got, inputs, LIMIT_SAME if backend == runtime.keras_backend() else LIMIT_OTHER)
+            limit = LIMIT_SAME if backend == runtime.keras_backend() else LIMIT_OTHER
+            error = _misloaded(model, answer, weights) or _same(model, got, inputs, limit)
             if [a.shape for a in got] == [b.shape for b in want]:
                 max_rel = max((_distance(a, b) for a, b in zip(got, want, strict=True)), default=None)
             else:
@@ -79,15 +80,21 @@ def _ask(job: dict[str, Any], backend: str) -> dict[str, Any]:
     return {"error": f"the process ended with status {done.returncode}: {last[:300]}"}
 
 
-def _same(
-    model: keras.Model, answer: dict[str, Any], got: list[np.ndarray], inputs: Sequence[np.ndarray], limit: float
-) -> str:
-    """What differs between the imported model and the one in this process; "" for nothing."""
+def _misloaded(model: keras.Model, answer: dict[str, Any], weights: Sequence[Path]) -> str:
+    """How the weights that the file's model took from each file differ from those of `model`; "" for nothing."""
     mine = [fresh_process.digest(w, keras) for w in model.weights]
-    for path, loaded in answer["weights"].items():
+    for path in weights:
+        loaded = answer["weights"].get(str(path))
+        if loaded is None:
+            return f"nothing was loaded from {path.name}"
         wrong = abs(len(mine) - len(loaded)) + sum(a != b for a, b in zip(mine, loaded, strict=False))
         if wrong:
-            return f"{wrong} of {len(mine)} weights are others after loading {Path(path).name}"
+            return f"{wrong} of {len(mine)} weights are others after loading {path.name}"
+    return ""
+
+
+def _same(model: keras.Model, got: list[np.ndarray], inputs: Sequence[np.ndarray], limit: float) -> str:
+    """What differs between the outputs of the imported model and of the one in this process; "" for nothing."""
     results = keras.tree.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
     here = [to_numpy(y) for y in results]
     if [a.shape for a in got] != [b.shape for b in here]:
