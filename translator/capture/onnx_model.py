@@ -15,7 +15,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from translator.capture.marks import DOMAIN
 from translator.capture.onnx_layers import OnnxLayer, layers_of
-from translator.capture.trace import OPSET, Captured
+from translator.capture.retrace import OPSET
+from translator.capture.trace import Captured
 from translator.errors import UnsupportedError, first_line
 from translator.types import Origin
 
@@ -124,7 +125,7 @@ def _mark(model: ir.Model, layer: OnnxLayer, nodes: Sequence[ir.Node]) -> None:
 def _port(path: str, side: str, place: int, value: ir.Value) -> ir.Node:
     attributes = [
         ir.AttrString("path", path), ir.AttrInt64("call", 0), ir.AttrString("side", side),
-        ir.AttrInt64s("places", [place]), ir.AttrStrings("names", [str(place)]),
+        ir.AttrInt64s("places", [place]), ir.AttrStrings("names", [str(place)]), ir.AttrInt64s("values", [0]),
     ]  # fmt: skip
     node = ir.Node(DOMAIN, "Port", [value], attributes, name=f"{path}:{side}{place}")
     node.outputs[0].name = f"{value.name}:{path}:{side}"

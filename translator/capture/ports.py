@@ -1,8 +1,9 @@
 """Which tensors go into and come out of modules that have several, by position: nodes that do nothing but say so.
 
 A trace only knows which values cross a module's border. Where more than one does on a side, each is marked while
-PyTorch runs, as a node translator::Port with the module, its call, the side and the positions. So is what comes out of
-a module that changes its input in place: the changed input may be read outside, too, and is no output.
+PyTorch runs, by a node translator::Port with the module, its call and the side: the name of each position, and which of
+the node's values stands there. So is what comes out of a module that changes its input in place: the changed input may
+be read outside, too, and is no output.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def ports_marked(module: nn.Module) -> Iterator[None]:
 
 
 class _Port:
-    """The hooks of one module. A tensor given twice is marked once, so that it stays one tensor."""
+    """The hooks of one module. A tensor given twice is one value of the node, so that it stays one tensor."""
 
     def __init__(self, path: str, calls: Counter[str]) -> None:
         self._path, self._calls = path, calls
@@ -62,20 +63,18 @@ class _Port:
         tensors = [(_argument(path), leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
         if len(tensors) < least:
             return None
-        places: dict[int, dict[int, str]] = {}
-        for place, (name, tensor) in enumerate(tensors):
-            places.setdefault(id(tensor), {})[place] = name
-        marked = {id(t): self._mark(t, side, call, places[id(t)]) for _, t in tensors}
-        replaced = [marked[id(leaf)] if isinstance(leaf, Tensor) else leaf for _, leaf in leaves]
-        return torch.utils._pytree.tree_unflatten(replaced, spec)
-
-    def _mark(self, tensor: Tensor, side: str, call: int, places: dict[int, str]) -> Tensor:
+        distinct = list({id(tensor): tensor for _, tensor in tensors}.values())
+        index = {id(tensor): number for number, tensor in enumerate(distinct)}
         attributes: Attributes = {
-            "path": self._path, "call": call, "side": side, "places": list(places), "names": list(places.values()),
+            "path": self._path, "call": call, "side": side, "places": list(range(len(tensors))),
+            "names": [name for name, _ in tensors], "values": [index[id(tensor)] for _, tensor in tensors],
         }  # fmt: skip
-        return onnx_ops.symbolic(
-            f"{DOMAIN}::Port", [tensor], attributes, dtype=tensor.dtype, shape=tensor.shape, version=1
+        dtypes, shapes = [t.dtype for t in distinct], [t.shape for t in distinct]
+        marked = onnx_ops.symbolic_multi_out(
+            f"{DOMAIN}::Port", distinct, attributes, dtypes=dtypes, shapes=shapes, version=1
         )
+        replaced = [marked[index[id(leaf)]] if isinstance(leaf, Tensor) else leaf for _, leaf in leaves]
+        return torch.utils._pytree.tree_unflatten(replaced, spec)
 
 
 def _tensors(value: Any) -> list[Tensor]:

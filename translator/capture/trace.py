@@ -22,9 +22,8 @@ from translator.capture.marks import MarkMode, attention_marked
 from translator.capture.modes import evaluating, masks_as_given, without_cache
 from translator.capture.origins import annotate
 from translator.capture.ports import ports_marked
+from translator.capture.retrace import OPSET, one_registry, sparing
 from translator.errors import InputError, UnsupportedError, first_line
-
-OPSET = 23
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +138,8 @@ def _distinct(value: Any) -> Any:
 
 def _to_onnx(program: Any) -> Any:
     try:
-        with _quiet():
-            return torch.onnx.export(program, dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
+        with _quiet(), one_registry():
+            return torch.onnx.export(sparing(program), dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise UnsupportedError(
             f"the ONNX exporter refuses the model: {_cause(error)}",

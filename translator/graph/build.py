@@ -153,10 +153,10 @@ class Builder:
         view = _view(node, index)
         view = replace(view, inputs=tuple(self.resolve(i) for i in view.inputs))
         if view.key == "translator::Port":
-            self._alias[view.outputs[0]] = view.inputs[0]
+            self._alias.update(zip(view.outputs, view.inputs, strict=True))
             border = self._borders.setdefault((view.attr("path"), view.attr("call"), view.attr("side")), {})
-            for place, name in zip(view.attr("places"), view.attr("names"), strict=True):
-                border[place] = (view.inputs[0], name)
+            for place, name, value in zip(view.attr("places"), view.attr("names"), view.attr("values"), strict=True):
+                border[place] = (view.inputs[value], name)
             return
         made = self._sequence(view)
         if made is not None:
