@@ -10,8 +10,8 @@ process of its own (seconds, peak of memory), rounds interleaved so that a slow 
 latency of ResNet-50 at batch 1 and 8: ours, keras.applications', onnx2keras' and PyTorch's. Ratios are of medians.
 
 --same-exporter compares with onnx2keras after PyTorch's new exporter, which we use, turn about and without the proof;
-the exit status is 1 if we fail, or take more than 1.1 of its time, for any network. Not in one process: the second
-conversion of a network finds what PyTorch keeps of the first, where sizes are fixed.
+the exit status is 1 if we fail, or take more than 1.1 of its time, for any network. Ours has a batch of any size in it,
+theirs that of the example.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def _run(tool: str, model: str, *options: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
     if line is None:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return {"failed": last[:200]}
+        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(" ")]
+        return {"failed": (said or ["no output"])[-1][:200]}
     return json.loads(line.removeprefix("RESULT "))  # type: ignore[no-any-return]
 
 
