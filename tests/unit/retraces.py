@@ -46,7 +46,7 @@ def lines(captured: Captured) -> list[str]:
     """Every node with what it reads, its settings, the types and shapes of its results, and its origin.
 
     A value is named by the line that makes it, and lines are sorted: the order of what doesn't depend on each other is
-    no difference.
+    no difference, and no Identity is one.
     """
     names: dict[int, str] = {}
 
@@ -55,6 +55,9 @@ def lines(captured: Captured) -> list[str]:
 
     written = []
     for node in captured.model.graph:
+        if node.op_type == "Identity":
+            names[id(node.outputs[0])] = name(node.inputs[0])
+            continue
         reads = [name(value) for value in node.inputs]
         settings = sorted(f"{a.name}={_setting(a)}" for a in node.attributes.values())
         exact = sorted((k, v) for k, v in node.meta.items() if k.startswith("exact"))

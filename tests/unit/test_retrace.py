@@ -54,6 +54,8 @@ REWRITTEN: dict[str, Callable[[Any, Tensor], Any]] = {
     "contiguous": lambda m, x: m.linear(m.conv(x).permute(0, 2, 3, 1).contiguous()).contiguous(),
     "contiguous in order to be viewed": lambda m, x: m.conv(x).transpose(1, 2).contiguous().view(x.shape[0], -1, 5),
     "contiguous already": lambda m, x: m.conv(x).contiguous().relu_(),
+    "contiguous as an output": lambda m, x: _then(y := m.conv(x), (y.contiguous(), m.conv(y))),
+    "flat as an output": lambda m, x: m.conv(x).mean((2, 3)).flatten(1),
     "chunks": lambda m, x: sum(m.conv(x).chunk(2, 1)),
     "chunks of other sizes": lambda m, x: m.conv(x).chunk(3, dim=-1)[1],
     "what nobody reads": lambda m, x: _then(m.conv(x), m.norm(x)),

@@ -18,7 +18,7 @@ import torch
 from torch._ops import OpOverload
 from torch.onnx._internal.exporter import _registration
 
-from translator.capture.rewrites import REWRITES, Rewrite, Values, as_function, function_of
+from translator.capture.rewrites import REWRITES, Rewrite, Values, function_of
 
 OPSET = 23
 
@@ -81,7 +81,7 @@ def _rewrites(program: Any) -> list[Rewrite] | None:
             found = function_of(node, values)
             if found is None:
                 return None
-            rewrites.append(partial(as_function, node, found))
+            rewrites.append(partial(setattr, node, "target", found))
             function = found
         if not _is_kept(function):
             rewrite = REWRITES[function](node, values) if function in REWRITES else None

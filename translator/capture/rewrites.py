@@ -68,8 +68,7 @@ def memories(node: Node) -> set[int]:
 def function_of(node: Node, values: Values) -> OpOverload | None:
     """The function that an operation in place computes, or None where it does more.
 
-    It does no more if the memory it writes is none of an input or a weight, and is read later as its result alone, or
-    by the name of the value written to.
+    It does no more if the memory it writes is none of an input or a weight, and is read later as its result alone.
     """
     function = _namesake(node.target)
     written = node.args[0] if node.args else None
@@ -80,20 +79,10 @@ def function_of(node: Node, values: Values) -> OpOverload | None:
         return None
     here = values.places[node]
     for other in values.sharing[memory.pop()]:
-        if other.op != "call_function":
-            return None
-        is_older = values.places[other] < here and other is not written
-        if is_older and any(values.places[user] > here for user in other.users):
+        is_older = values.places[other] < here
+        if other.op != "call_function" or (is_older and any(values.places[user] > here for user in other.users)):
             return None
     return function
-
-
-def as_function(node: Node, function: OpOverload) -> None:
-    """Make `node` a function; what reads the value that it wrote to later reads its result."""
-    written = node.args[0]
-    assert isinstance(written, Node)
-    node.target = function
-    written.replace_all_uses_with(node, delete_user_cb=lambda user: node < user)
 
 
 def _namesake(target: Any) -> OpOverload | None:
@@ -116,6 +105,8 @@ def _of_one_type(node: Node) -> bool:
 
 
 def _batch_norm(node: Node, values: Values) -> Rewrite | None:
+    if len(node.args) != len(node.target._schema.arguments):  # type: ignore[union-attr]
+        return None
     *_, mean, variance, training, momentum, eps, _ = node.args
     if training is not False or not isinstance(mean, Node) or not isinstance(variance, Node):
         return None
@@ -135,7 +126,7 @@ def _flatten(node: Node, values: Values) -> Rewrite | None:
     x, shape = node.args[0], node.meta["val"].shape
     assert isinstance(x, Node)
     if len(shape) == len(x.meta["val"].shape):
-        return partial(node.replace_all_uses_with, x)
+        return partial(_leave_out, node, x)
     return partial(_write_flatten, node, values) if all(map(values.has, shape)) else None
 
 
@@ -163,9 +154,16 @@ def _write_view(node: Node, sizes: Any) -> None:
 def _contiguous(node: Node, values: Values) -> Rewrite:
     x = node.args[0]
     assert isinstance(x, Node)
-    if memories(node) <= memories(x):
-        return partial(node.replace_all_uses_with, x)
-    return partial(_write_copy, node)
+    return partial(_leave_out, node, x) if memories(node) <= memories(x) else partial(_write_copy, node)
+
+
+def _leave_out(node: Node, x: Node) -> None:
+    """Let `x` stand for `node`; an output of the program keeps its name, and is a copy."""
+    if any(user.op == "output" for user in node.users):
+        node.args = (x,)
+        _write_copy(node)
+    else:
+        node.replace_all_uses_with(x)
 
 
 def _write_copy(node: Node) -> None:
