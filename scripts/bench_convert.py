@@ -52,6 +52,7 @@ def main() -> int:
         print("RESULT " + json.dumps(latency() if tool == "latency" else convert(tool, model, proof=proof)))
         return 0
     tools, how = (SAME, ["--same-exporter"]) if options.same_exporter else (TOOLS, [])
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
     for model in options.models:
         rows: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}
@@ -60,14 +61,16 @@ def main() -> int:
                 print(f"{model}: {tool}, round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
                 rows[tool].append(_run(tool, model, *how))
         results[model] = {tool: _medians(found) for tool, found in rows.items()}
-    measured = {} if options.no_latency or options.same_exporter else _run("latency", "resnet50")
-    report = {"conversion": results, "latency": measured}
-    table = markdown(report)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text(table)
-    print(table)
+        _write(options.output, {"conversion": results, "latency": {}})
+    if not options.no_latency and not options.same_exporter:
+        _write(options.output, {"conversion": results, "latency": _run("latency", "resnet50")})
+    print(options.output.with_suffix(".md").read_text())
     return int(options.same_exporter and too_slow(results))
+
+
+def _write(output: Path, report: dict[str, Any]) -> None:
+    output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    output.with_suffix(".md").write_text(markdown(report))
 
 
 def too_slow(conversion: dict[str, Any]) -> bool:
