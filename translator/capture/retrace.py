@@ -1,4 +1,4 @@
-"""Spare the ONNX exporter its second trace of a program where that gives nothing that can't be written down.
+"""Spare the ONNX exporter its second trace of a program where what comes of it can be written down.
 
 The exporter has every program decomposed: PyTorch runs it anew, twice, with symbolic sizes, which takes longer than all
 the rest. Most programs hold nothing to decompose but operations in place, such as `relu_`, and a few that PyTorch
