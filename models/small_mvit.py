@@ -1,7 +1,7 @@
 """torchvision's video transformers for 8 frames of 64x64: the same modules, fewer tokens.
 
-torchvision's own builders fix 16 frames of 224x224. TensorFlow computes the grouped 3-D convolutions that shrink keys and
-values by its slowest path on a CPU, and in float64, as a proof needs it, a second each even at this size.
+torchvision's own builders fix 16 frames of 224x224. TensorFlow computes the grouped 3-D convolutions that shrink keys
+and values by its slowest path on a CPU, and in float64, as a proof needs it, a second each even at this size.
 """
 
 from collections.abc import Callable
