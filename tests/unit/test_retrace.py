@@ -122,6 +122,13 @@ def test_planted_operations_in_place_made_functions_whatever_lies_there(
     assert not torch.equal(program.module()(X), net(X))
 
 
+def test_the_exporters_table_is_built_once() -> None:
+    built = retrace._registry.cache_info().misses
+    both(Net(REWRITTEN["a ReLU in place"]).eval(), X)
+    both(Net(TRACED_AGAIN["batch statistics"]).eval(), X)
+    assert retrace._registry.cache_info().misses <= max(built, 1)
+
+
 STEPS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     lambda a, b: a.sin(),
     lambda a, b: a + b,

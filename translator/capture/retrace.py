@@ -55,7 +55,7 @@ _build_registry = _registration.ONNXRegistry.from_torchlib
 
 
 @cache
-def _registry(opset_version: int) -> Any:
+def _registry(*, opset_version: int) -> Any:
     return _build_registry(opset_version)
 
 
@@ -98,4 +98,5 @@ def _is_pythons(target: Any) -> bool:
 
 def _is_kept(target: OpOverload) -> bool:
     """Whether the exporter has a translation of it and asks PyTorch to leave it whole."""
-    return _registry(OPSET).is_registered(target) and (not target._can_decompose() or target in _preserved())
+    is_translated: bool = _registry(opset_version=OPSET).is_registered(target)
+    return is_translated and (not target._can_decompose() or target in _preserved())
