@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,7 +189,7 @@ def watched(spec: str, *, memory: float, seconds: float, how: How) -> dict[str, 
             reason = f"more than {seconds:g} s"
     base = {"spec": spec, "seconds": round(time.perf_counter() - started, 1), "peak_mb": peak // 1_000_000}
     if reason:
-        process.kill()
+        _end(handle)
         process.communicate()
         return {**base, "status": "limit", "reason": reason}
     lines = [line for line in out.splitlines() if line.startswith("{")]
@@ -205,6 +205,15 @@ def _memory(process: Any) -> int:
         return sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
     except psutil.NoSuchProcess:
         return 0
+
+
+def _end(process: Any) -> None:
+    """End a process with those that it started, which may be loading a file yet."""
+    import psutil
+
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def work(text: str, how: How, workers: Sequence[ArtifactWorker] | None = None) -> dict[str, Any]:
@@ -243,6 +252,9 @@ def proven(spec: str, shape: list[int] | None, how: How, workers: Sequence[Artif
             report = conversion.save(Path(folder) / "model.keras")
             right = report.verdict.value in PROVEN
     places = on_backends(conversion, workers) if right else {}
+    if died := {worker.backend: worker.ended for worker in workers if worker.ended is not None}:
+        reason = ", ".join(f"{name}: exit {status}" for name, status in died.items())
+        return {"status": "crash", "reason": reason, "message": "; ".join(places[name] for name in died)}
     errors = [row.error_f64 for row in report.layers if row.error_f64 is not None]
     calls = conversion.plan.calls if conversion.plan else ()
     return {

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from scripts import zoo
@@ -46,6 +49,30 @@ def test_a_wrong_model_fails_the_run() -> None:
 def test_a_model_that_uses_too_much_memory_is_ended() -> None:
     result = zoo.watched(CIFAR, memory=0.05, seconds=60, how=zoo.How())
     assert (result["status"], result["reason"]) == ("limit", "more than 0.05 GB")
+
+
+def test_a_loading_process_that_was_ended_is_a_crash_not_a_wrong_model() -> None:
+    from translator.verify.artifact import ArtifactWorker
+
+    others = psutil.Process().children()
+    with ArtifactWorker("tensorflow") as worker:
+        (loader,) = (process for process in psutil.Process().children() if process not in others)
+        loader.kill()
+        result = zoo.work(CIFAR, zoo.How(load=("tensorflow",), proof=False), [worker])
+    assert (result["status"], result["reason"]) == ("crash", "tensorflow: exit -9")
+    assert "ended with status -9" in result["message"]
+
+
+def test_an_ended_model_leaves_no_process_behind() -> None:
+    command = ["sh", "-c", "sleep 60 & wait"]
+    with subprocess.Popen(command) as process:
+        parent = psutil.Process(process.pid)
+        while not (children := parent.children()):
+            time.sleep(0.01)
+        zoo._end(parent)
+        gone, alive = psutil.wait_procs(children, timeout=10)
+    assert len(gone) == 1
+    assert not alive
 
 
 def test_a_list_is_read_from_any_path_without_its_comments() -> None:

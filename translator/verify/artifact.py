@@ -87,6 +87,11 @@ class ArtifactWorker:
             self._process.stdout.close()
         self._stderr.close()
 
+    @property
+    def ended(self) -> int | None:
+        """The exit status of a process that ended by itself or was ended from outside, such as -9 for lack of memory."""
+        return self._process.poll()
+
     def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """One job, one answer; {"error": …} where the process died."""
         stdin, stdout = self._process.stdin, self._process.stdout
