@@ -89,7 +89,7 @@ class ArtifactWorker:
 
     @property
     def ended(self) -> int | None:
-        """The exit status of a process that ended by itself or was ended from outside, such as -9 for lack of memory."""
+        """The exit status of a process that has ended, by itself or from outside, such as -9 for lack of memory."""
         return self._process.poll()
 
     def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
