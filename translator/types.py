@@ -54,6 +54,11 @@ class Layout:
         """(N, C, *S) → (N, *S, C); ranks below 3 stay as they are."""
         return Layout(axes=(0, *range(2, rank), 1)) if rank > 2 else Layout.identity(rank)
 
+    @staticmethod
+    def kernel(rank: int) -> Layout:
+        """(O, I, *k) → (*k, I, O): a convolution's kernel."""
+        return Layout(axes=(*range(2, rank), 1, 0))
+
     @property
     def is_identity(self) -> bool:
         """Whether the axes stand in the same order on both sides."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scripts.fuzzing import spatial  # noqa: F401 - registers its makers
+from scripts.fuzzing import parameters, spatial  # noqa: F401 - register their makers
 from scripts.fuzzing.layers import MAKERS, Piece, built
 
 BATCH = 2

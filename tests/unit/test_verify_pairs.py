@@ -285,3 +285,42 @@ def test_tied_weights_count_once(rng: np.random.Generator) -> None:
     report = pair.prove()
     assert accepted(report)
     assert (report.balance.torch_total, report.balance.keras_total, report.balance.gaps) == (36, 36, ())
+
+
+class Scaled(nn.Module):
+    """A convolution of an image that isn't square, and a scale for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.scale * self.conv(x))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_shape_that_keras_infers_wrongly_is_named(rng: np.random.Generator, right: bool) -> None:
+    """Keras 3.15 turns the axes round that an EinsumDense's ellipsis stands for; its numbers are right."""
+    module = Scaled()
+    scatter(module, rng)
+    equation = ("bhwc,c->bhwc", [5, 7, 4]) if right else ("...c,c->...c", [4])
+    image = keras.Input((5, 7, 4), name="image")
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(image)
+    x = layers.EinsumDense(equation[0], equation[1], name="scale")(x)
+    model = keras.Model(image, layers.ReLU(name="relu")(x))
+    assert model.output_shape == ((None, 5, 7, 4) if right else (None, 7, 5, 4))
+    scale = Weight(layer="scale", variable="kernel", tensors=("scale",), make=lambda w: w.reshape(-1))
+    pair = Pair(
+        module=module,
+        model=model,
+        example=(torch.from_numpy(rng.normal(size=(2, 4, 5, 7)).astype("float32")),),
+        weights=[*conv("conv", "conv", bias=True), scale],
+        inputs=(value("image"),),
+        outputs=(value("relu"),),
+        modules=[twin("conv", 0, value("image"), value("conv"))],
+    ).load_own()
+    report = pair.prove()
+    assert accepted(report)
+    found = [(d.layers, d.torch, d.keras, d.effect) for d in report.differences if d.kind == "inferred shape"]
+    assert found == ([] if right else [(("scale",), "(None, 5, 7, 4)", "(None, 7, 5, 4)", Effect.NOTHING)])

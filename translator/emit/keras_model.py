@@ -137,6 +137,15 @@ class _Builder:
             self._made(call, args, kwargs, tensors, prefix)
         except (ValueError, TypeError) as error:
             raise _refused(call, error) from error
+        for name in call.outputs:
+            self._agree(call, name, tuple(tensors[name].shape))
+
+    def _agree(self, call: Call, name: str, inferred: tuple[int | None, ...]) -> None:
+        """What Keras infers of a shape is what the plan says, as far as both know it: else layers after it go wrong."""
+        planned = self.plan.values[name].keras_shape if name in self.plan.values else inferred
+        fits = (a is None or b is None or a == b for a, b in zip(inferred, planned, strict=False))
+        if len(inferred) != len(planned) or not all(fits):
+            raise _refused(call, ValueError(f"its output would be {inferred}, and the plan says {tuple(planned)}"))
 
     def _made(self, call: Call, args: list[Any], kwargs: dict[str, Any], tensors: dict[str, Any], prefix: str) -> None:
         if isinstance(call, LayerCall):

@@ -58,6 +58,9 @@ class Derived:
         after = tuple(int(d) for d in shape)
         if after == self.shape:
             return self
+        last = self.steps[-1] if self.steps else None
+        if isinstance(last, Reshape) and last.before == after:
+            return self._without_last_step()
         return replace(self, steps=(*self.steps, Reshape(before=self.shape, after=after)), shape=after)
 
     def flip(self, axes: Sequence[int]) -> Derived:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from translator.graph.fusions.attention import fuse_attention
 from translator.graph.fusions.linear import fuse_linear
+from translator.graph.fusions.norms import fuse_batch_statistics, fuse_normalised_weights, keep_reduced_axes
 from translator.graph.fusions.ranks import one_rank
 from translator.graph.fusions.scopes import lift_shared_views
 from translator.graph.fusions.small import (
@@ -27,8 +28,11 @@ FUSIONS: tuple[Fusion, ...] = (
     fuse_table_lookup,
     drop_expands,
     fuse_selects,
+    fuse_batch_statistics,
+    fuse_normalised_weights,
     fuse_linear,
     fuse_views,
+    keep_reduced_axes,
     fuse_silu,
     fuse_attention,
     fuse_channel_shuffle,

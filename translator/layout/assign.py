@@ -7,6 +7,7 @@ where an input's layout isn't the one demanded. Of the free choices (the model's
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,11 +32,23 @@ class Assignment:
 
 
 def assign(graph: Graph) -> Assignment:
-    """The assignment with the fewest transposes; ties go to channels-last images, then to PyTorch's order."""
-    options = [_input_options(graph, name) for name in graph.inputs]
-    trials = itertools.islice(itertools.product(*options), _MAX_TRIALS)
-    walked = [_walk(graph, dict(zip(graph.inputs, trial, strict=True))) for trial in trials]
-    return min(walked, key=lambda a: a.transposes)
+    """The assignment with the fewest transposes; ties go to channels-last images, then to PyTorch's order.
+
+    Of few inputs every combination is tried; of many, each in turn with the others as they are.
+    """
+    options = {name: _input_options(graph, name) for name in graph.inputs}
+    if math.prod(map(len, options.values())) <= _MAX_TRIALS:
+        trials = itertools.product(*options.values())
+        walked = [_walk(graph, dict(zip(options, trial, strict=True))) for trial in trials]
+        return min(walked, key=lambda a: a.transposes)
+    chosen = {name: first for name, (first, *_) in options.items()}
+    best = _walk(graph, chosen)
+    for name, (_, *others) in options.items():
+        for other in others:
+            trial = _walk(graph, {**chosen, name: other})
+            if trial.transposes < best.transposes:
+                best, chosen = trial, {**chosen, name: other}
+    return best
 
 
 def _input_options(graph: Graph, name: str) -> list[Layout]:

@@ -6,7 +6,7 @@ A function per kind: (node, layouts of the inputs, graph) → `Demand`. Ops with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from translator.graph.evaluate import integers
@@ -44,6 +44,11 @@ def kind(*ops: str) -> Callable[[Kind], Kind]:
 def demand(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """What `node` wants, its runtime inputs lying as in `have`; where its main input is a weight, PyTorch's order."""
     function = KINDS.get(node.key, _own_order)
+    if function in _KEEPING:
+        laid = _laid_as_kernel(node, graph)
+        if laid:
+            wanted = function(node, {**have, **laid}, graph)
+            return Demand(inputs={v: a for v, a in wanted.inputs.items() if v in have}, outputs=wanted.outputs)
     if function not in _MANY and (not node.inputs or node.inputs[0] not in have):
         function = _own_order
     return function(node, have, graph)
@@ -70,7 +75,7 @@ def _spatial(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand
     if node.inputs[0] in have:
         wanted[node.inputs[0]] = Layout.channels_last(graph.rank(node.inputs[0]))
     if node.op in ("Conv", "ConvTranspose") and node.inputs[1] in have:
-        wanted[node.inputs[1]] = Layout(axes=(*range(2, graph.rank(node.inputs[1])), 1, 0))
+        wanted[node.inputs[1]] = Layout.kernel(graph.rank(node.inputs[1]))
     return Demand(inputs=wanted, outputs=tuple(Layout.channels_last(len(graph.shapes[o])) for o in node.outputs if o))
 
 
@@ -177,22 +182,46 @@ def _reshape(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand
 
 def prefers_channels_last(value: str, graph: Graph) -> bool:
     """Whether a convolution or pooling reads the value, at once or after ops that keep the layout."""
-    rank, seen, wave = graph.rank(value), {value}, [value]
-    if rank not in (3, 4, 5):
+    if graph.rank(value) not in (3, 4, 5):
         return False
+    return _leads_to(
+        value,
+        graph,
+        through=(_unary, _together, _axis, _batch_norm),
+        goal=lambda node, name: KINDS.get(node.key) is _spatial and node.inputs[0] == name,
+    )
+
+
+def _leads_to(value: str, graph: Graph, *, through: Collection[Kind], goal: Callable[[NodeView, str], bool]) -> bool:
+    """Whether a node that fits `goal` reads the value, at once or after a few ops of kinds that keep the layout."""
+    rank, seen, wave = graph.rank(value), {value}, [value]
     consumers = graph.consumers()
     for _ in range(_LOOK_AHEAD):
         following = []
         for name in wave:
             for node in consumers.get(name, ()):
-                function = KINDS.get(node.key)
-                if function is _spatial and node.inputs[0] == name:
+                if goal(node, name):
                     return True
-                if function in (_unary, _together, _axis, _batch_norm) and graph.rank(node.outputs[0]) == rank:
+                if KINDS.get(node.key) in through and graph.rank(node.outputs[0]) == rank:
                     following += [o for o in node.outputs if o not in seen]
         seen.update(following)
         wave = following
     return False
+
+
+def _laid_as_kernel(node: NodeView, graph: Graph) -> dict[str, Layout]:
+    """The parameters that a node reads, as Keras' kernels lie, where what it makes of them becomes a kernel."""
+    rank = graph.rank(node.outputs[0])
+    weights = [v for v in dict.fromkeys(node.inputs) if v in graph.derived and graph.rank(v) == rank]
+    if rank not in (3, 4, 5) or not weights:
+        return {}
+    convolves = _leads_to(
+        node.outputs[0],
+        graph,
+        through=_KEEPING,
+        goal=lambda reader, name: reader.key in ("Conv", "ConvTranspose") and reader.inputs[1] == name,
+    )
+    return dict.fromkeys(weights, Layout.kernel(rank)) if convolves else {}
 
 
 def _absorbed(value: str, graph: Graph) -> bool:
@@ -338,3 +367,6 @@ def as_keras_has_it(node: NodeView, graph: Graph) -> bool:
 
 _MANY = frozenset({_spatial, _together, _matmul, _einsum, _gather, _attention, _own_order})
 """Kinds that look after inputs which don't depend on the model's input themselves."""
+
+_KEEPING = frozenset({_unary, _together, _axis, _layer_norm, _drop})
+"""Kinds whose result lies as their inputs do, as long as it has as many axes."""

@@ -31,6 +31,11 @@ class Sharing:
         ways = {self._of(tensor) for tensor in dict.fromkeys(p.tensor for p in source.pieces)}
         return "free" if "free" in ways else "reversible" if "reversible" in ways else "layer"
 
+    def readers(self, source: Derived) -> tuple[NodeView, ...]:
+        """The nodes that read this very value."""
+        found = self._readers.get(source.tensor, [])
+        return tuple(node for node, index in found if self._graph.derived[node.inputs[index]] == source)
+
     def _of(self, tensor: str) -> How:
         if tensor not in self._how:
             self._how[tensor] = self._find(self._readers.get(tensor, []))

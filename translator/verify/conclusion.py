@@ -134,6 +134,7 @@ def _differences(
             *proof.configuration,
             *(d for d in ledger.differences if (d.kind, d.layers) not in settings),
             *(_lost(k[0], what) for k, what in proof.book.lost.items() if ("dropout", (k[0],)) not in settings),
+            *_misshapen(proof),
             *_merged(proof),
             *_unused(ledger),
         ]
@@ -175,6 +176,22 @@ def _merged(proof: Proof) -> Iterable[Difference]:
             torch="a layer of its own",
             keras=f"computed together with {into[0]}",
             effect=Effect.NOTHING,
+        )
+
+
+def _misshapen(proof: Proof) -> Iterable[Difference]:
+    """The first step whose output hasn't the shape that Keras says; those after it follow."""
+    for path, (inferred, own) in list(proof.book.misshapen.items())[:1]:
+        more = len(proof.book.misshapen) - 1
+        if len(inferred) == len(own):
+            own = tuple(None if said is None else size for said, size in zip(inferred, own, strict=True))
+        yield Difference(
+            kind="inferred shape",
+            layers=(path,),
+            torch=str(own),
+            keras=str(inferred),
+            effect=Effect.NOTHING,
+            detail="the numbers have another shape than Keras says" + (f"; so have {more} more" if more else ""),
         )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from translator.types import Shape
 from translator.verify.compare import Outcome
 from translator.verify.torch_record import Key
 
@@ -109,12 +110,16 @@ class Entry:
 
 @dataclass(slots=True)
 class Book:
-    """All entries in PyTorch's order of execution, and what belongs to no single call."""
+    """All entries in PyTorch's order of execution, and what belongs to no single call.
+
+    misshapen: by Keras' step, the shape that Keras inferred for its output and the one it has.
+    """
 
     entries: dict[Key, Entry] = field(default_factory=dict)
     uncovered: dict[Key, str] = field(default_factory=dict)
     lost: dict[Key, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    misshapen: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
     compared: dict[str, int] = field(default_factory=dict)
     leaves: int = 0
     finished: int = 0

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from translator.errors import InternalError
+from translator.types import Shape
 from translator.verify.keras_graph import INPUT, KerasGraph
 
 
@@ -18,11 +19,19 @@ class Replay:
     """One run through the graph, driven by what is asked for.
 
     given: values of the model's inputs, by number. demands: how often each value will be taken; a value lives until
-    its takes and the steps that read it are used up.
+    its takes and the steps that read it are used up. misshapen: by step, where a value hasn't the shape that Keras
+    inferred for it; noted there.
     """
 
-    def __init__(self, graph: KerasGraph, given: Mapping[int, Any], demands: Counter[int]) -> None:
+    def __init__(
+        self,
+        graph: KerasGraph,
+        given: Mapping[int, Any],
+        demands: Counter[int],
+        misshapen: dict[str, tuple[Shape, Shape]] | None = None,
+    ) -> None:
         self.graph = graph
+        self._misshapen = misshapen
         self.values: dict[int, Any] = dict(given)
         self.pending: Counter[int] = Counter(demands)
         for index in graph.needed(demands):
@@ -64,6 +73,7 @@ class Replay:
                 continue
             results = step.run(self.values)
             for number, result in zip(step.outputs, results, strict=True):
+                self._note_shape(step.path, self.graph.shapes[number], tuple(getattr(result, "shape", ())))
                 if self.pending[number] > 0:
                     self.values.setdefault(number, result)
             for number in step.inputs:
@@ -71,6 +81,11 @@ class Replay:
             stack.pop()
             if wanted not in self.values:
                 raise InternalError(f"nothing was expected to read {step.path}, yet it is asked for")
+
+    def _note_shape(self, path: str, inferred: Shape, own: Shape) -> None:
+        fits = len(inferred) == len(own) and all(a is None or a == b for a, b in zip(inferred, own, strict=True))
+        if self._misshapen is not None and not fits:
+            self._misshapen.setdefault(path, (inferred, own))
 
     def _release(self, value: int) -> None:
         self.pending[value] -= 1

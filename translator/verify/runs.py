@@ -62,7 +62,7 @@ class Bench:
             slot=slot,
             label=label,
             synced=synced,
-            chain=Replay(self.index.graph, given, demands) if chain else None,
+            chain=Replay(self.index.graph, given, demands, book.misshapen) if chain else None,
             made_up=made_up,
             at_leaf=probes,
             on_call=self.on_call,

@@ -51,7 +51,7 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
 def _computed_kernel(node: NodeView, ctx: PlanContext, config: dict[str, Any], x: Arg) -> Ref:
     """keras.ops.conv with a kernel that is computed from parameters (weight standardisation, weight norm)."""
     spatial, groups = ctx.rank(node.inputs[1]) - 2, node.attr("group", 1)
-    kernel = ctx.arg(node, 1, like=Layout(axes=(*range(2, 2 + spatial), 1, 0)))
+    kernel = ctx.arg(node, 1, like=Layout.kernel(2 + spatial))
     if groups == 1:
         y = ctx.op(node, "conv", x, kernel, data_format="channels_last", **config)
     else:
@@ -86,7 +86,7 @@ def _layer(node: NodeView, ctx: PlanContext, weight: Derived, groups: int, confi
         cls = f"DepthwiseConv{spatial}D"
     else:
         config |= {"filters": out} | ({"groups": groups} if groups > 1 else {})
-        weights["kernel"] = weight.permute((*range(2, 2 + spatial), 1, 0))
+        weights["kernel"] = weight.permute(Layout.kernel(2 + spatial).axes)
         cls = f"Conv{spatial}D"
     config["use_bias"] = bias is not None
     if bias is not None:
@@ -135,7 +135,7 @@ def conv_transpose(node: NodeView, ctx: PlanContext) -> Ref:
     if max(strides) > 1:
         config["output_padding"] = tuple(more)
         crops = [(before, max(after, 0)) for before, after in crops]
-    weights = {"kernel": weight.permute((*range(2, 2 + spatial), 1, 0))} | ({"bias": bias} if bias is not None else {})
+    weights = {"kernel": weight.permute(Layout.kernel(2 + spatial).axes)} | ({"bias": bias} if bias is not None else {})
     y = ctx.layer(node, f"Conv{spatial}DTranspose", config, weights)
     return zero_padding(node, ctx, y, [(-a, -b) for a, b in crops]) if any(a or b for a, b in crops) else y
 

@@ -28,6 +28,7 @@ _UNARY = {
     "Acosh": "arccosh", "Atanh": "arctanh", "Round": "round", "IsNaN": "isnan", "BitwiseNot": "bitwise_not",
 }  # fmt: skip
 _FLOAT = ("float", "bfloat")
+_MIDDLE = "efdhw"
 
 
 @rule(
@@ -74,29 +75,45 @@ def _power(node: NodeView, ctx: PlanContext, base: Arg, exponent: Arg) -> Ref:
 
 
 def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
-    """A product with a parameter that has one number for each channel, the last axis: EinsumDense("...c,c->...c")."""
+    """A product of a batch with a parameter that has one number for each channel, the last axis: EinsumDense."""
     index = next((i for i in (0, 1) if ctx.param(node, i) is not None and ctx.is_runtime(node, 1 - i)), None)
     if index is None:
         return None
     scale, value, layout = ctx.param(node, index), node.inputs[1 - index], ctx.out_layout(node)
     rank = len(layout.axes)
-    if (
-        scale is None
-        or ctx.sharing.how(scale) != "layer"
-        or ctx.rank(value) != rank
-        or layout.view is not None
-        or len(scale.shape) > rank
-    ):
+    if scale is None or ctx.sharing.how(scale) != "layer" or layout.view is not None or layout.axes[:1] != (0,):
+        return None
+    if ctx.rank(value) != rank or len(scale.shape) > rank:
         return None
     width = ctx.shape(value)[layout.axes[-1]]
     laid = scale.reshape((1,) * (rank - len(scale.shape)) + scale.shape).permute(layout.axes)
     if width is None or width == 1 or laid.shape != (*(1,) * (rank - 1), width):
         return None
-    config: dict[str, object] = {"equation": "...c,c->...c", "output_shape": [width]}
+    shapes = {ctx.out_layout(n).keras_shape(ctx.shape(n.outputs[0])) for n in ctx.sharing.readers(scale)}
+    config = _scale_config(shapes)
+    if config is None:
+        return None
     if not scale.trainable:
         config["trainable"] = False
     x = ctx.arg(node, 1 - index)
     return ctx.weight_layer(node, scale.tensor, "EinsumDense", config, {"kernel": laid.reshape((width,))}, (x,))
+
+
+def _scale_config(shapes: set[Shape]) -> dict[str, object] | None:
+    """Settings of an EinsumDense that scales the last axis of tensors of these shapes; None where no one fits all.
+
+    An ellipsis would do for every rank, but Keras 3.15 turns the axes round that one of two or more stands for:
+    (N, 9, 10, 6) comes out as (N, 10, 9, 6) in its `compute_output_shape`.
+    """
+    ranks = {len(shape) for shape in shapes}
+    if max(ranks) <= 3:
+        return {"equation": "...c,c->...c", "output_shape": [next(iter(shapes))[-1]]}
+    middle = max(ranks) - 2
+    if len(ranks) > 1 or middle > len(_MIDDLE):
+        return None
+    letters = f"b{_MIDDLE[-middle:]}c"
+    sizes = [own.pop() if len(own := set(along)) == 1 else None for along in zip(*shapes, strict=True)]
+    return {"equation": f"{letters},c->{letters}", "output_shape": sizes[1:]}
 
 
 def truncated(node: NodeView, ctx: PlanContext, a: Arg, b: Arg) -> Ref:

@@ -114,7 +114,9 @@ def _explicit_layer_norm(node: NodeView, ctx: PlanContext) -> tuple[Ref, ...]:
     spread = ctx.op(node, "sqrt", ctx.op(node, "add", variance, node.attr("epsilon", 1e-5), role="safe"), role="spread")
     y = ctx.op(node, "divide", ctx.op(node, "subtract", x, mean, role="centred"), spread, role="normalised")
     inverse = ctx.op(node, "reciprocal", spread, role="inverse") if read(ctx, (*node.outputs, "", "")[2]) else spread
-    y = ctx.op(node, "multiply", y, aligned(node, ctx, 1), role="scaled")
+    constant = ctx.const(node, 1)
+    if constant is None or np.any(constant != 1):
+        y = ctx.op(node, "multiply", y, aligned(node, ctx, 1), role="scaled")
     if not node.has(2):
         return y, mean, inverse
     shift, shape = aligned(node, ctx, 2), ctx.out_layout(node).keras_shape(ctx.shape(node.outputs[0]))
