@@ -96,6 +96,7 @@ CASES: tuple[Case, ...] = (
     computed("standardised, square", standardised, lambda: nn.Conv2d(3, 3, 3), (2, 3, 3, 3)),
     computed("standardised, 1-D", standardised, lambda: nn.Conv1d(4, 6, 3), (2, 4, 9)),
     computed("standardised, 3-D", standardised, lambda: nn.Conv3d(4, 6, (1, 2, 3)), (2, 4, 5, 6, 7)),
+    computed("3-D without a bias", standardised, lambda: nn.Conv3d(4, 6, 3, groups=2, bias=False), (2, 4, 5, 6, 7)),
     computed("scaled by output", lambda c: c.weight * c.gain),
     computed("two parameters", lambda c: torch.tanh(c.weight) * torch.sigmoid(c.other)),
     computed("the largest of each row", lambda c: c.weight / c.weight.amax((1, 2, 3), keepdim=True)),

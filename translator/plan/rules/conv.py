@@ -65,15 +65,22 @@ def _computed_kernel(node: NodeView, ctx: PlanContext, config: dict[str, Any], x
             for part, own in zip(xs, kernels, strict=True)
         ]
         y = ctx.op(node, "concatenate", parts, axis=-1)
-    return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased") if node.has(2) else y
+    if not _has_bias(node, ctx):
+        return y
+    return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased")
+
+
+def _has_bias(node: NodeView, ctx: PlanContext) -> bool:
+    """Whether something is added; for want of one the exporter writes zeros, of shape (O, 2) for three axes."""
+    constant = ctx.const(node, 2)
+    return node.has(2) and (constant is None or bool(np.any(constant)))
 
 
 def _layer(node: NodeView, ctx: PlanContext, weight: Derived, groups: int, config: dict[str, Any], x: Arg) -> Ref:
     out, per_group, *kernel = weight.shape
     spatial = len(kernel)
     bias = ctx.param(node, 2)
-    constant = ctx.const(node, 2)
-    if node.has(2) and bias is None and (constant is None or np.any(constant)):
+    if bias is None and _has_bias(node, ctx):
         bare = replace(node, inputs=node.inputs[:2])
         y = _layer(bare, ctx, weight, groups, config, x)
         return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased")
