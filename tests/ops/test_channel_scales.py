@@ -57,6 +57,17 @@ class TwoRanks(nn.Module):
         return (x.permute(0, 2, 3, 1) * self.scale).mean((1, 2)) + x.mean((2, 3)) * self.scale
 
 
+class OneRow(nn.Module):
+    """A parameter of one row makes an axis of length 1, which a Linear reads."""
+
+    def __init__(self, equation: str) -> None:
+        super().__init__()
+        self.equation, self.row, self.head = equation, nn.Parameter(torch.ones(1, 4)), nn.Linear(1, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.einsum(self.equation, x, self.row))
+
+
 CASES: tuple[Case, ...] = (
     case("of features", lambda: Scale(4, 2), (2, 4)),
     case("of a sequence", lambda: Scale(4, 3), (2, 4, 5)),
@@ -68,6 +79,9 @@ CASES: tuple[Case, ...] = (
     case("then flattened", lambda: After(nn.Sequential(nn.Flatten(), nn.Linear(4 * 5 * 7, 2))), (2, 3, 5, 7)),
     case("then pooled", lambda: After(nn.AdaptiveAvgPool2d((2, 3))), (2, 3, 5, 7)),
     case("then resized", lambda: After(nn.Upsample(scale_factor=2, mode="bilinear")), (2, 3, 5, 7)),
+    case("one row of a product", lambda: OneRow("...i,ji->...j"), (2, 5, 4)),
+    case("one row of a product in letters", lambda: OneRow("bti,ji->btj"), (2, 5, 4)),
+    case("one row of a product, broadcast", lambda: OneRow("...i,...j->...ji"), (2, 1)),
     case("of two sizes", TwoSizes, (2, 4, 5, 7)),
     case("of two ranks", TwoRanks, (2, 4, 5, 7)),
 )
@@ -87,5 +101,8 @@ def test_a_scale_of_the_last_axis_is_a_layer_of_its_own() -> None:
         "of a sequence",
         "of an image with its channels last",
         "of windows",
+        "one row of a product",
+        "one row of a product in letters",
+        "one row of a product, broadcast",
         "of two ranks",
     }

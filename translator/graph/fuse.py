@@ -17,6 +17,7 @@ from translator.graph.fusions.small import (
     fuse_silu,
     fuse_slices,
     fuse_table_lookup,
+    spell_out_einsums,
 )
 from translator.graph.fusions.views import fuse_views
 from translator.graph.view import Graph, live
@@ -25,6 +26,7 @@ Fusion = Callable[[Graph], Graph]
 
 FUSIONS: tuple[Fusion, ...] = (
     lift_shared_views,
+    spell_out_einsums,
     fuse_table_lookup,
     drop_expands,
     fuse_selects,

@@ -124,8 +124,9 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
 def free_weight(context: PlanContext, node: NodeView, value: str, source: Derived | np.ndarray) -> Ref:
     """A weight of any shape as a native layer: `Embedding(1, n)` looked up at an index made from the model's input.
 
-    Gives a value of `source.shape`; whole numbers and truth values are held as float32 and cast back. Measured: saved,
-    loaded, differentiated and exported on all backends.
+    Gives a value of `source.shape`, by a reshape also where that is (1, n): Keras takes the 1 for a batch's size.
+    Whole numbers and truth values are held as float32 and cast back. Measured: saved, loaded, differentiated and
+    exported on all backends.
     """
     size = int(np.prod(source.shape, dtype=np.int64))
     if not size:
@@ -145,7 +146,7 @@ def free_weight(context: PlanContext, node: NodeView, value: str, source: Derive
         context.held[source.pieces] = (row, source)
     elif source.dtype.kind != "f":
         row = context.op(node, "cast", row, source.dtype.name, role=f"{short}_cast", main=False)
-    return _shaped(context, node, row, (1, size), source.shape, short)
+    return context.op(node, "reshape", row, source.shape, role=f"{short}_shape", main=False)
 
 
 def _shaped(
@@ -158,7 +159,7 @@ def _seen_otherwise(context: PlanContext, node: NodeView, row: Ref, first: Deriv
     """A weight that is in the model already, with its numbers in the order of `first`, in the order of `source`."""
     size = int(np.prod(source.shape, dtype=np.int64))
     if np.array_equal(_places(first), _places(source)):
-        return _shaped(context, node, row, (1, size), source.shape, short)
+        return context.op(node, "reshape", row, source.shape, role=f"{short}_shape", main=False)
     x, shape = _shaped(context, node, row, (1, size), first.shape, short), first.shape
     for step in (*map(inverse, reversed(first.steps)), *source.steps):
         match step:
