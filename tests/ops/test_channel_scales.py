@@ -57,6 +57,17 @@ class TwoRanks(nn.Module):
         return (x.permute(0, 2, 3, 1) * self.scale).mean((1, 2)) + x.mean((2, 3)) * self.scale
 
 
+class Product(nn.Module):
+    """A product of parameters, without a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(x, self.a.tanh(), self.b)
+
+
 class OneRow(nn.Module):
     """A parameter of one row makes an axis of length 1, which a Linear reads."""
 
@@ -82,6 +93,7 @@ CASES: tuple[Case, ...] = (
     case("one row of a product", lambda: OneRow("...i,ji->...j"), (2, 5, 4)),
     case("one row of a product in letters", lambda: OneRow("bti,ji->btj"), (2, 5, 4)),
     case("one row of a product, broadcast", lambda: OneRow("...i,...j->...ji"), (2, 1)),
+    case("a product of parameters", Product, (2, 5, 4)),
     case("of two sizes", TwoSizes, (2, 4, 5, 7)),
     case("of two ranks", TwoRanks, (2, 4, 5, 7)),
 )
@@ -104,5 +116,6 @@ def test_a_scale_of_the_last_axis_is_a_layer_of_its_own() -> None:
         "one row of a product",
         "one row of a product in letters",
         "one row of a product, broadcast",
+        "a product of parameters",
         "of two ranks",
     }

@@ -9,6 +9,7 @@ from translator.graph.fusions.attention import fuse_attention
 from translator.graph.fusions.linear import fuse_linear
 from translator.graph.fusions.norms import fuse_batch_statistics, fuse_normalised_weights, keep_reduced_axes
 from translator.graph.fusions.ranks import one_rank
+from translator.graph.fusions.replacements import drop_idle_replacements, fuse_replacements
 from translator.graph.fusions.scopes import lift_shared_views
 from translator.graph.fusions.small import (
     drop_expands,
@@ -27,6 +28,8 @@ Fusion = Callable[[Graph], Graph]
 FUSIONS: tuple[Fusion, ...] = (
     lift_shared_views,
     spell_out_einsums,
+    fuse_replacements,
+    drop_idle_replacements,
     fuse_table_lookup,
     drop_expands,
     fuse_selects,

@@ -119,6 +119,13 @@ def _together(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Deman
     return Demand(inputs=wanted, outputs=_outputs(node, graph, layout))
 
 
+@kind("translator::Replace")
+def _replace(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """A part along an axis, in the layout that both have, but flattened by none."""
+    wanted = _together(node, have, graph)
+    return wanted if wanted.outputs[0].view is None else _own_order(node, have, graph)
+
+
 def _majority(layouts: list[Layout], rank: int) -> Layout:
     if not layouts:
         return Layout.identity(rank)
@@ -365,7 +372,7 @@ def as_keras_has_it(node: NodeView, graph: Graph) -> bool:
     return query[-1] == value[-1] and query[1] == key[1] == value[1] and len(set(rows)) == 1
 
 
-_MANY = frozenset({_spatial, _together, _matmul, _einsum, _gather, _attention, _own_order})
+_MANY = frozenset({_spatial, _together, _replace, _matmul, _einsum, _gather, _attention, _own_order})
 """Kinds that look after inputs which don't depend on the model's input themselves."""
 
 _KEEPING = frozenset({_unary, _together, _axis, _layer_norm, _drop})

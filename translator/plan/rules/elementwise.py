@@ -83,7 +83,7 @@ def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
     rank = len(layout.axes)
     if scale is None or ctx.sharing.how(scale) != "layer" or layout.view is not None or layout.axes[:1] != (0,):
         return None
-    if ctx.rank(value) != rank or len(scale.shape) > rank:
+    if rank < 2 or ctx.rank(value) != rank or len(scale.shape) > rank:
         return None
     width = ctx.shape(value)[layout.axes[-1]]
     laid = scale.reshape((1,) * (rank - len(scale.shape)) + scale.shape).permute(layout.axes)

@@ -10,7 +10,8 @@ from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
-from translator.plan.rules.pick import as_slice, own
+from translator.plan.rules.pick import own
+from translator.types import Layout
 
 _FEW = 32
 """More indices than this for one row aren't written out one by one."""
@@ -84,11 +85,6 @@ def _one_by_one(node: NodeView, ctx: PlanContext, axis: int) -> Ref:
 def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan the replacement of elements at places given as index tuples. Source: ONNX ScatterND-16."""
     reduction = node.attr("reduction", "none")
-    index = ctx.const(node, 1)
-    if reduction == "none" and index is not None and index.ndim == 2 and index.shape[1] == 1 and index.dtype != object:
-        rows = as_slice(index[:, 0])
-        if isinstance(rows, slice) and rows.step is None:
-            return _rows_replaced(node, ctx, rows)
     places, shape = own(node, ctx, 1), ctx.shape(node.inputs[0])
     sizes = shape[: ctx.shape(node.inputs[1])[-1]]
     if None in sizes:
@@ -103,15 +99,31 @@ def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, "scatter_update", own(node, ctx, 0), places, own(node, ctx, 2), **options)
 
 
-def _rows_replaced(node: NodeView, ctx: PlanContext, rows: slice) -> Ref:
-    """Rows from one place to another replaced: what is before, the new rows, what is after."""
-    size = ctx.shape(node.inputs[0])[0]
-    data, updates = own(node, ctx, 0), own(node, ctx, 2)
+@rule("translator::Replace", keras="keras.ops.concatenate")
+def replaced(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan a part along an axis written over: what is before, the new, what is after.
+
+    Shapes: data and updates differ along the axis only. Source: torch.slice_scatter; ONNX ScatterND-16 of such places.
+    """
+    layout, axis = ctx.out_layout(node), node.attr("axis")
+    place, size = layout.axis(axis), ctx.shape(node.inputs[0])[axis]
+    start, stop = node.attr("start"), node.attr("stop")
+    data, updates = (_whole(node, ctx, i, layout) for i in (0, 1))
     parts: list[Arg] = [updates]
-    if rows.start:
-        parts.insert(0, ctx.op(node, "get_item", data, (slice(None, rows.start),), role="before"))
-    if size is None or rows.stop < size:
-        parts.append(ctx.op(node, "get_item", data, (slice(rows.stop, None),), role="after"))
+    if start:
+        parts.insert(0, _part(node, ctx, data, (*[slice(None)] * place, slice(None, start)), "before"))
+    if size is None or stop < size:
+        parts.append(_part(node, ctx, data, (*[slice(None)] * place, slice(stop, None)), "after"))
     if len(parts) == 1:
         return updates  # type: ignore[no-any-return]
-    return ctx.op(node, "concatenate", parts, axis=0, role="replaced")
+    return ctx.op(node, "concatenate", parts, axis=place, role="replaced")
+
+
+def _whole(node: NodeView, ctx: PlanContext, index: int, layout: Layout) -> Arg:
+    """An input in that layout, never trimmed for broadcasting."""
+    array = own(node, ctx, index) if ctx.const(node, index) is not None else None
+    return ctx.arg(node, index) if array is None else np.transpose(array, layout.axes)
+
+
+def _part(node: NodeView, ctx: PlanContext, data: Arg, key: tuple[slice, ...], role: str) -> Arg:
+    return ctx.op(node, "get_item", data, key, role=role) if isinstance(data, Ref) else data[key]
