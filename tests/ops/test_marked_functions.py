@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import translator
-from tests.ops.proving import randomised
+from tests.ops.proving import Apply, randomised
 from translator.verdict import Effect, Verdict
 
 
@@ -48,3 +51,41 @@ class Padded(nn.Module):
 def test_negative_padding_crops_in_every_mode() -> None:
     done = translator.convert(Padded().eval(), (torch.randn(2, 3, 5, 7), torch.randn(2, 1, 1, 1)))
     assert done.report.verdict is Verdict.EQUAL
+
+
+RANGE = torch.tensor([[-800.0, -30.0, -1.0, -1e-3, 1e-9, 0.3, 25.0, 120.0]], dtype=torch.float64)
+EXACT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "log1p": lambda x: torch.log1p(x.abs()),
+    "a method": lambda x: x.abs().log1p() * x.clamp(max=9).expm1(),
+    "expm1": lambda x: torch.expm1(x.clamp(max=9)),
+    "logsigmoid": nn.functional.logsigmoid,
+    "logaddexp": lambda x: torch.logaddexp(x, x.flip(1) * 10),
+    "logaddexp2": lambda x: torch.logaddexp2(x * 20, x.flip(1)),
+    "hypot": lambda x: torch.hypot(x, x + 1),
+    "deg2rad": torch.deg2rad,
+    "rad2deg": torch.rad2deg,
+    "sinc": lambda x: torch.sinc(x / 7) + torch.sinc(x - x),
+    "of a constant": lambda x: x * torch.log1p(RANGE.abs()) + nn.functional.logsigmoid(RANGE) - torch.expm1(RANGE / 9),
+}
+
+
+class Moved(nn.Module):
+    """x + 0, by a parameter in float64, so that the whole model computes in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros(8, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.zero
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_no_digits_are_lost_where_the_exporter_would_lose_them(name: str) -> None:
+    """Each number by itself: by the largest of them the small ones would be right whatever they are."""
+    function = EXACT[name]
+    module = nn.Sequential(Moved(), Apply(function)).eval()
+    done = translator.convert(module, RANGE)
+    assert done.report.verdict is Verdict.EQUAL
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(np.asarray(done.model(RANGE.numpy())), function(RANGE).numpy(), rtol=1e-13)

@@ -16,6 +16,8 @@ from torch.nn import functional
 from torch.onnx import ops as onnx_ops
 from torch.overrides import TorchFunctionMode
 
+from translator.capture.exactly import exactly
+
 DOMAIN = "translator"
 
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
@@ -71,6 +73,9 @@ class MarkMode(TorchFunctionMode):
             return _instance_norm(*args, **kwargs)
         if func is functional.rrelu:
             return _rrelu(*args, **kwargs)
+        found = exactly(func, args, kwargs)
+        if found is not None:
+            return found
         if func in _CLAMPS:
             args, kwargs = _bounds_alike(args, kwargs)
         return func(*args, **kwargs)

@@ -92,7 +92,7 @@ def _batch_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dem
     "HardSwish", "Mish", "Erf", "Exp", "Log", "Sqrt", "Abs", "Neg", "Reciprocal", "Floor", "Ceil", "Round", "Sign",
     "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Not", "Cast", "Identity",
     "Dropout", "translator::Dropout", "ThresholdedRelu", "Shrink", "IsNaN", "IsInf", "Swish", "translator::Silu",
-    "BitwiseNot",
+    "BitwiseNot", "translator::Log1p", "translator::Expm1", "translator::LogSigmoid",
 )  # fmt: skip
 def _unary(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     layout = have[node.inputs[0]]

@@ -20,10 +20,11 @@ _LAYERS = {
     "Softsign": "softsign",
     "Mish": "mish",
     "Selu": "selu",
+    "LogSigmoid": "log_sigmoid",
 }
 
 
-@rule("Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", since=1, keras="Activation")
+@rule("Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "translator::LogSigmoid", since=1, keras="Activation")
 def named_activation(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an Activation layer by its name. Shapes: any. Source: ONNX; keras.activations."""
     return ctx.layer(node, "Activation", {"activation": _LAYERS[node.op]})

@@ -23,7 +23,7 @@ _BINARY = {
 _UNARY = {
     "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Abs": "absolute", "Neg": "negative", "Floor": "floor", "Ceil": "ceil",
     "Sign": "sign", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Erf": "erf", "Not": "logical_not",
-    "Reciprocal": "reciprocal",
+    "Reciprocal": "reciprocal", "translator::Log1p": "log1p", "translator::Expm1": "expm1",
     "Asin": "arcsin", "Acos": "arccos", "Atan": "arctan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "arcsinh",
     "Acosh": "arccosh", "Atanh": "arctanh", "Round": "round", "IsNaN": "isnan", "BitwiseNot": "bitwise_not",
 }  # fmt: skip
@@ -209,7 +209,7 @@ def where(node: NodeView, ctx: PlanContext) -> Ref:
 @rule(*_UNARY, since=1, keras="keras.ops")
 def unary(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan an element-wise function of keras.ops. Shapes: any. Source: ONNX; keras.ops."""
-    return ctx.op(node, _UNARY[node.op], ctx.arg(node))
+    return ctx.op(node, _UNARY[node.key], ctx.arg(node))
 
 
 @rule("BitCast", since=26, keras="keras.ops.view")

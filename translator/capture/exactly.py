@@ -1,0 +1,58 @@
+"""Functions that the exporter writes so that digits are lost, said as it writes them well, or marked.
+
+log1p(x) as log(1 + x) is 0 for every small x, logaddexp(a, b) as log(exp(a) + exp(b)) is infinite from 710 on,
+logsigmoid(x) as log(sigmoid(x)) from -745 down, and the constants of deg2rad and sinc are rounded to float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.onnx import ops as onnx_ops
+
+_MARKED: dict[Callable[..., Any], str] = {
+    torch.log1p: "Log1p", Tensor.log1p: "Log1p", torch.special.log1p: "Log1p",
+    torch.expm1: "Expm1", Tensor.expm1: "Expm1", torch.special.expm1: "Expm1",
+    functional.logsigmoid: "LogSigmoid",
+}  # fmt: skip
+
+
+def _mark(op: str, x: Tensor) -> Tensor:
+    return onnx_ops.symbolic(f"translator::{op}", [x], {}, dtype=x.dtype, shape=x.shape, version=1)
+
+
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    return torch.maximum(a, b) + _mark("Log1p", torch.exp(-(a - b).abs()))
+
+
+def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
+    return torch.maximum(a, b) + _mark("Log1p", torch.exp2(-(a - b).abs())) * (1 / math.log(2))
+
+
+def _sinc(x: Tensor) -> Tensor:
+    angle = x * math.pi
+    return torch.where(x == 0, 1.0, torch.sin(angle) / angle)
+
+
+_OTHERWISE: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    torch.logaddexp: _logaddexp, Tensor.logaddexp: _logaddexp,
+    torch.logaddexp2: _logaddexp2, Tensor.logaddexp2: _logaddexp2,
+    torch.hypot: lambda a, b: torch.sqrt(a * a + b * b), Tensor.hypot: lambda a, b: torch.sqrt(a * a + b * b),
+    torch.deg2rad: lambda x: x * (math.pi / 180), Tensor.deg2rad: lambda x: x * (math.pi / 180),
+    torch.rad2deg: lambda x: x * (180 / math.pi), Tensor.rad2deg: lambda x: x * (180 / math.pi),
+    torch.sinc: _sinc, Tensor.sinc: _sinc, torch.special.sinc: _sinc,
+}  # fmt: skip
+
+
+def exactly(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The result of a function of floats by exact means; None for a function or arguments that it doesn't know."""
+    if kwargs or not all(isinstance(a, Tensor) and a.is_floating_point() for a in args):
+        return None
+    if function in _MARKED and len(args) == 1:
+        return _mark(_MARKED[function], args[0])
+    return _OTHERWISE[function](*args) if function in _OTHERWISE else None
