@@ -19,7 +19,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,21 +73,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", default=str(ROOT / "out" / "conformance.jsonl"))
     parser.add_argument("--table", default="", help="write the Markdown table here (docs/conformance.md)")
     options = parser.parse_args(arguments)
-    results = []
     start = time.perf_counter()
-    for case in cases(options.kinds or KINDS, options.only, quick=options.quick):
-        results.append(judge(case))
-        if results[-1].status in (WRONG, CRASHED):
-            print(f"{results[-1].status}: {case.name}: {results[-1].message}", flush=True)
-    output = Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("".join(json.dumps(asdict(r)) + "\n" for r in results), encoding="utf-8")
+    results = judged(list(cases(options.kinds or KINDS, options.only, quick=options.quick)), Path(options.output))
     text = table(results)
     print(text)
     print(f"{len(results)} tests in {time.perf_counter() - start:.0f} s")
     if options.table:
         Path(options.table).write_text(text, encoding="utf-8")
     return int(any(r.status in (WRONG, CRASHED) for r in results))
+
+
+def judged(todo: Sequence[Case], output: Path) -> list[Result]:
+    """The result of each test, shown as it comes and written at once."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    results: list[Result] = []
+    seen: Counter[str] = Counter()
+    with output.open("w", encoding="utf-8") as file, Progress(*columns) as progress:
+        task = progress.add_task("conformance", total=len(todo))
+        for case in todo:
+            results.append(judge(case))
+            seen[results[-1].status] += 1
+            file.write(json.dumps(asdict(results[-1])) + "\n")
+            file.flush()
+            counts = ", ".join(f"{count} {status}" for status, count in seen.most_common())
+            progress.update(task, advance=1, description=counts)
+            if results[-1].status in (WRONG, CRASHED):
+                progress.console.print(f"{results[-1].status}: {case.name}: {results[-1].message}", markup=False)
+    return results
 
 
 def cases(kinds: Iterable[str], only: str = "", *, quick: bool = False) -> Iterator[Case]:
