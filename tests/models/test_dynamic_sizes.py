@@ -61,9 +61,10 @@ class Pooled(nn.Module):
         Resized(scale_factor=4, mode="nearest"),
         Joined(),
         Pooled(),
+        nn.Sequential(nn.Conv2d(3, 4, 4), nn.AvgPool2d(2, ceil_mode=True), nn.MaxPool2d(2, ceil_mode=True)),
         nn.Sequential(nn.Conv2d(3, 4, 5, 2), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(36, 5)),
     ],
-    ids=["bilinear", "corners aligned", "scale", "nearest", "joined", "pooled", "adaptive pool"],
+    ids=["bilinear", "corners aligned", "scale", "nearest", "joined", "pooled", "halved", "adaptive pool"],
 )
 def test_any_size_is_proven(module: nn.Module) -> None:
     done = translator.convert(module, IMAGE, dynamic_hw=True)

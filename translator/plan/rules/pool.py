@@ -24,6 +24,8 @@ def max_pool(node: NodeView, ctx: PlanContext) -> Ref:
     indices = node.outputs[1] if len(node.outputs) > 1 else ""
     if indices and (indices in ctx.graph.outputs or ctx.graph.consumers().get(indices)):
         raise node.unsupported("the indices are used (MaxUnpool): Keras' pooling gives none")
+    if _is_halved(node, ctx):
+        return _halved(node, ctx, "MaxPooling")
     kernel, strides, pads = _geometry(node, ctx)
     config: dict[str, Any] = {"pool_size": kernel, "strides": strides, "padding": "valid"}
     x, dilation = ctx.arg(node), _dilation(node, kernel)
@@ -48,6 +50,8 @@ def average_pool(node: NodeView, ctx: PlanContext) -> Ref:
     Shapes: x (N, C, *S). Raises: UnsupportedError for uneven windows over a dynamic size.
     Source: ONNX AveragePool-19; Keras 3 AveragePooling2D.
     """
+    if _is_halved(node, ctx):
+        return _halved(node, ctx, "AveragePooling")
     kernel, strides, pads = _geometry(node, ctx)
     config: dict[str, Any] = {"pool_size": kernel, "strides": strides, "padding": "valid"}
     if max(_dilation(node, kernel)) > 1:
@@ -200,6 +204,25 @@ def _geometry(node: NodeView, ctx: PlanContext) -> tuple[tuple[int, ...], tuple[
         needed = (int(out or 0) - 1) * s + (k - 1) * d + 1 - int(size or 0) - before
         fitted.append((before, max(needed, 0) if needed > after else after))
     return kernel, strides, fitted
+
+
+def _is_halved(node: NodeView, ctx: PlanContext) -> bool:
+    """Windows of two (or one) side by side, the last one over the border of an odd size, or of a size that isn't known.
+
+    Keras' `same` is then the same at every size: it adds to the end alone, -inf or what no average counts.
+    """
+    kernel, strides = tuple(node.attr("kernel_shape")), tuple(node.attr("strides") or ())
+    plain = not any(node.attr("pads") or ()) and max(_dilation(node, kernel)) == 1
+    if not node.attr("ceil_mode", 0) or not plain or kernel != strides or max(kernel) > 2 or len(kernel) > 3:
+        return False
+    if not ctx.dtype(node.inputs[0]).startswith("float") or node.attr("auto_pad", "NOTSET") not in ("NOTSET", ""):
+        return False
+    return any(size is None or size % k for size, k in zip(ctx.shape(node.inputs[0])[2:], kernel, strict=True))
+
+
+def _halved(node: NodeView, ctx: PlanContext, cls: str) -> Ref:
+    kernel = tuple(node.attr("kernel_shape"))
+    return ctx.layer(node, f"{cls}{len(kernel)}D", {"pool_size": kernel, "strides": kernel, "padding": "same"})
 
 
 def _is_same(pads: Pads, kernel: tuple[int, ...], strides: tuple[int, ...]) -> bool:
