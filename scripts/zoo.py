@@ -265,7 +265,7 @@ def proven(spec: str, shape: list[int] | None, how: How, workers: Sequence[Artif
             [f"{c.name}: {c.detail}" for c in report.checks if not c.ok] + [f"{k}: {v}" for k, v in places.items() if v]
         )[:2000],
         "parameters": report.balance.torch_total,
-        "unexplained": report.balance.unexplained,
+        "unexplained": report.balance.unexplained if how.proof else None,
         "error_f64": max(errors, default=None),
         "layers": len(report.layers),
         "operations": len(calls),
