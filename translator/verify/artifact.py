@@ -169,9 +169,11 @@ def judge_file(
         if "weights" in answer
         else fresh_process.count(model)
     )
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(
         path=shown_as or str(path),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=digest,
         size=path.stat().st_size,
         reloaded=not error,
         max_rel=max_rel,
