@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import translator
 from tests.unit.sources import SHAPE, refusal
 from translator.capture.source import check_finite, load_source
 from translator.errors import InputError, UnsupportedError
@@ -158,3 +160,21 @@ def test_nan_in_a_checkpoint_names_the_checkpoint(network: str, tmp_path: Path) 
     torch.save(state, tmp_path / "bad.pt")
     message = refusal(f"{network}:Net", input_shapes=SHAPE, weights=tmp_path / "bad.pt")
     assert f"{tmp_path / 'bad.pt'}: NaN or infinite values in conv.weight (1 of 108)" in message
+
+
+class Kept(nn.Module):
+    """As many numbers as are above 0."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = x[x > 0]
+        return kept.sum() if kept.shape[0] > 3 else x.sum()
+
+
+def test_what_depends_on_the_numbers_is_refused_with_its_module_and_line() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU(), Kept()))
+    with pytest.raises(UnsupportedError) as caught:
+        translator.convert(module, torch.randn(2, 3))
+    assert caught.value.reason == "data-dependent-shape"
+    assert caught.value.where.module == "1.1"
+    assert re.search(r"test_source_refusals\.py, line \d+, in forward$", caught.value.where.source)
+    assert "translate the modules before it" in str(caught.value)

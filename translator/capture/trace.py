@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import logging
+import traceback
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ from translator.capture.modes import evaluating, masks_as_given, without_cache
 from translator.capture.origins import annotate
 from translator.capture.ports import ports_marked
 from translator.capture.retrace import OPSET, one_registry, sparing
-from translator.errors import InputError, UnsupportedError, first_line
+from translator.errors import InputError, UnsupportedError, Where, first_line
+from translator.user_code import user_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +114,28 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
         with torch.no_grad(), _quiet(), modules_marked(module), ports_marked(module), attention_marked(), MarkMode():
             return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        by_data = "data-dependent" in str(error)
         raise UnsupportedError(
-            f"torch.export can't trace {type(module).__name__}: {first_line(error)}",
-            reason="export",
-            fix="make torch.export.export(model, inputs) work, or judge a port of your own with `translator audit`",
+            f"torch.export can't trace {type(module).__name__}: {first_line(error)[:300]}",
+            reason="data-dependent-shape" if by_data else "export",
+            where=Where(module=_innermost(module, error) or "(root)", source=user_line(error)),
+            fix=_BY_DATA if by_data else _TRACEABLE,
         ) from error
+
+
+_BY_DATA = (
+    "what depends on the numbers (how many boxes are kept) is in no graph: translate the modules before it "
+    "(models/detection_parts.py does so for torchvision's detectors)"
+)
+_TRACEABLE = "make torch.export.export(model, inputs) work, or judge a port of your own with `translator audit`"
+
+
+def _innermost(module: nn.Module, error: BaseException) -> str:
+    """The path of the innermost module that was running when the error came."""
+    names = {id(part): name for name, part in module.named_modules()}
+    running = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    found = [names[id(part)] for part in running if id(part) in names]
+    return found[-1] if found else ""
 
 
 def _fixed_sizes(model: ir.Model) -> list[str]:
