@@ -89,3 +89,23 @@ def test_no_digits_are_lost_where_the_exporter_would_lose_them(name: str) -> Non
     assert done.report.verdict is Verdict.EQUAL
     with np.errstate(all="ignore"):
         np.testing.assert_allclose(np.asarray(done.model(RANGE.numpy())), function(RANGE).numpy(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("function", [torch.logaddexp, torch.logaddexp2, torch.hypot], ids=lambda f: f.__name__)
+def test_infinities_and_the_largest_numbers_are_as_in_pytorch(function: Callable[..., torch.Tensor]) -> None:
+    """A mask's two -inf give -inf, not NaN; what can be held doesn't overflow on the way."""
+    inf = float("inf")
+    pairs = [
+        (-inf, -inf),
+        (-inf, 1.0),
+        (inf, inf),
+        (inf, -inf),
+        (0.0, 0.0),
+        (1e200, 1e200),
+        (1e-200, 1e-200),
+        (3, -inf),
+    ]
+    x = torch.tensor([pairs], dtype=torch.float64).mT
+    run = Apply(lambda x: function(x[:, 0], x[:, 1]))
+    model = translator.convert(nn.Sequential(Moved(), run).eval(), torch.randn(2, 2, 8).double(), proof=False).model
+    np.testing.assert_allclose(np.asarray(model(x.numpy())), run(x).numpy(), rtol=1e-13)

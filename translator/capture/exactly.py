@@ -26,12 +26,24 @@ def _mark(op: str, x: Tensor) -> Tensor:
     return onnx_ops.symbolic(f"translator::{op}", [x], {}, dtype=x.dtype, shape=x.shape, version=1)
 
 
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """|a - b|, 0 also between equal infinities."""
+    return torch.where(a == b, 0.0, (a - b).abs())
+
+
 def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    return torch.maximum(a, b) + _mark("Log1p", torch.exp(-(a - b).abs()))
+    return torch.maximum(a, b) + _mark("Log1p", torch.exp(-_distance(a, b)))
 
 
 def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
-    return torch.maximum(a, b) + _mark("Log1p", torch.exp2(-(a - b).abs())) * (1 / math.log(2))
+    return torch.maximum(a, b) + _mark("Log1p", torch.exp2(-_distance(a, b))) * (1 / math.log(2))
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    """By the ratio of the smaller to the larger, whose square can't overflow."""
+    larger, smaller = torch.maximum(a.abs(), b.abs()), torch.minimum(a.abs(), b.abs())
+    ratio = smaller / larger
+    return torch.where((larger == 0) | larger.isinf(), larger, larger * torch.sqrt(1 + ratio * ratio))
 
 
 def _sinc(x: Tensor) -> Tensor:
@@ -42,7 +54,7 @@ def _sinc(x: Tensor) -> Tensor:
 _OTHERWISE: dict[Callable[..., Any], Callable[..., Tensor]] = {
     torch.logaddexp: _logaddexp, Tensor.logaddexp: _logaddexp,
     torch.logaddexp2: _logaddexp2, Tensor.logaddexp2: _logaddexp2,
-    torch.hypot: lambda a, b: torch.sqrt(a * a + b * b), Tensor.hypot: lambda a, b: torch.sqrt(a * a + b * b),
+    torch.hypot: _hypot, Tensor.hypot: _hypot,
     torch.deg2rad: lambda x: x * (math.pi / 180), Tensor.deg2rad: lambda x: x * (math.pi / 180),
     torch.rad2deg: lambda x: x * (180 / math.pi), Tensor.rad2deg: lambda x: x * (180 / math.pi),
     torch.sinc: _sinc, Tensor.sinc: _sinc, torch.special.sinc: _sinc,
