@@ -211,7 +211,10 @@ def _end(process: Any) -> None:
     """End a process with those that it started, which may be loading a file yet."""
     import psutil
 
-    for each in (process, *process.children(recursive=True)):
+    started: list[Any] = []
+    with suppress(psutil.NoSuchProcess):
+        started = process.children(recursive=True)
+    for each in (process, *started):
         with suppress(psutil.NoSuchProcess):
             each.kill()
 
@@ -252,7 +255,8 @@ def proven(spec: str, shape: list[int] | None, how: How, workers: Sequence[Artif
             report = conversion.save(Path(folder) / "model.keras")
             right = report.verdict.value in PROVEN
     places = on_backends(conversion, workers) if right else {}
-    if died := {worker.backend: worker.ended for worker in workers if worker.ended is not None}:
+    died = {worker.backend: worker.ended for worker in workers if worker.backend in places and worker.ended is not None}
+    if died:
         reason = ", ".join(f"{name}: exit {status}" for name, status in died.items())
         return {"status": "crash", "reason": reason, "message": "; ".join(places[name] for name in died)}
     errors = [row.error_f64 for row in report.layers if row.error_f64 is not None]
