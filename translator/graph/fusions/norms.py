@@ -52,8 +52,9 @@ def fuse_batch_statistics(graph: Graph) -> Graph:
 
 def _is_mean(value: str, x: str, axes: set[int], edit: Edit) -> bool:
     node = edit.producer(value)
-    found = node is not None and node.key == "ReduceMean" and _same(node.inputs[0], x, edit.graph)
-    return found and node is not None and _axes(node, edit.graph) == axes
+    if node is None or node.key != "ReduceMean":
+        return False
+    return _same(node.inputs[0], x, edit.graph) and _axes(node, edit.graph) == axes
 
 
 def _is_variance(value: str, x: str, axes: set[int], edit: Edit) -> bool:

@@ -88,21 +88,20 @@ class _Known:
 
     def name(self, value: str) -> str:
         """One name for all values that are the same part of the same value."""
-        while value in self.same:
-            value = self.same[value]
-        made = self._made.get(value)
-        parts = _parts(made, self.graph) if made is not None and made.key == "Slice" else None
-        if made is None or parts is None:
-            return value
-        return self._names.setdefault((self.name(made.inputs[0]), parts), value)
+        value = self._root(value)
+        part = self.part_of(value)
+        return value if part is None else self._names.setdefault(part, value)
 
     def part_of(self, value: str) -> tuple[str, tuple[_Part, ...]] | None:
         """The value of which this is a part, and which."""
-        while value in self.same:
-            value = self.same[value]
-        made = self._made.get(value)
+        made = self._made.get(self._root(value))
         parts = _parts(made, self.graph) if made is not None and made.key == "Slice" else None
         return None if made is None or parts is None else (self.name(made.inputs[0]), parts)
+
+    def _root(self, value: str) -> str:
+        while value in self.same:
+            value = self.same[value]
+        return value
 
 
 def _parts(node: NodeView, graph: Graph) -> tuple[_Part, ...] | None:
