@@ -59,6 +59,11 @@ class Layout:
         """(O, I, *k) → (*k, I, O): a convolution's kernel."""
         return Layout(axes=(*range(2, rank), 1, 0))
 
+    @staticmethod
+    def transposed_kernel(rank: int) -> Layout:
+        """(I, O, *k) → (*k, I, O): a transposed convolution's kernel, as a plain convolution has it."""
+        return Layout(axes=(*range(2, rank), 0, 1))
+
     @property
     def is_identity(self) -> bool:
         """Whether the axes stand in the same order on both sides."""

@@ -93,7 +93,7 @@ def arithmetic(rng: Random, shape: Shape) -> Piece | None:
         "(x.abs() + 1).log()", "x.round()", "x.floor() * 0.5 + x", "x * torch.sigmoid(x)", "torch.erf(x)",
         "x.sign() * x", "1 / (x * x + 1)", "(x.abs() + 1).rsqrt()", "x.masked_fill(x < -1, 0.3)", "x.tanh().atan()",
         "x.double().float()", "torch.addcmul(x, x, x, value=0.1)", "x.relu_().add_(1)", "x.clone().mul_(2)",
-        "torch.fmod(x, 0.7)",
+        "torch.fmod(x, 0.7)", "torch.atan2(x, x * x + 1)", "x.nan_to_num(0.1)",
     ]))  # fmt: skip
 
 
@@ -104,6 +104,17 @@ def reduction(rng: Random, shape: Shape) -> Piece | None:
     dims = sorted(rng.sample(range(1, len(shape)), rng.randint(1, len(shape) - 2)))
     keep, op = rng.random() < 0.5, rng.choice(["mean", "sum", "amax", "amin"])
     return written(f"x.{op}({dims}, keepdim={keep})")
+
+
+@maker(2)
+def by_rank(rng: Random, shape: Shape) -> Piece | None:
+    if len(shape) < 3:
+        return None
+    dim, keep = rng.randrange(1, len(shape)), rng.random() < 0.5
+    return written(rng.choice([
+        f"x.median({dim}, keepdim={keep}).values", f"F.normalize(x, p={rng.choice([1.5, 2.0, 3.0])}, dim={dim})",
+        f"x.cumprod({dim})", f"torch.cdist(x, x.tanh() + 1, p={rng.choice([1.0, 2.0])})",
+    ]))  # fmt: skip
 
 
 @maker(7)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scripts.fuzzing.layers import Piece, Shape, maker
-from scripts.fuzzing.spatial import convolution
+from scripts.fuzzing.layers import Piece, Shape, maker, written
+from scripts.fuzzing.spatial import convolution, spatial_rank, transposed
 
 
 class Free(nn.Module):
@@ -80,7 +80,13 @@ class Computed(nn.Module):
         self.gain = nn.Parameter(torch.ones(len(conv.weight), *(1 for _ in conv.weight.shape[1:])))
 
     def forward(self, x: Tensor) -> Any:
-        return self.conv._conv_forward(x, self.kernel(self.conv.weight, self.gain), self.conv.bias)
+        conv, kernel = self.conv, self.kernel(self.conv.weight, self.gain)
+        if not conv.transposed:
+            return conv._conv_forward(x, kernel, conv.bias)
+        function = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[x.ndim - 3]
+        return function(  # type: ignore[operator]
+            x, kernel, conv.bias, conv.stride, conv.padding, conv.output_padding, conv.groups, conv.dilation
+        )
 
 
 _KERNELS = (
@@ -95,9 +101,26 @@ _KERNELS = (
 @maker(3)
 def computed_kernel(rng: Random, shape: Shape) -> Piece | None:
     """A convolution as the others, by a computed kernel."""
-    made = convolution(rng, shape)
+    made = (convolution if rng.random() < 0.7 else transposed)(rng, shape)
     if made is None:
         return None
     text = rng.choice(_KERNELS).replace("DIMS", str(tuple(range(1, len(shape)))))
     kernel = eval(f"lambda w, g: {text}", {"torch": torch, "F": functional})  # noqa: S307 - made in this file
     return Piece(text=f"{made.text} by the kernel {text}", run=Computed(made.run, kernel))
+
+
+@maker(2)
+def constants(rng: Random, shape: Shape) -> Piece | None:
+    """Layers' functions on numbers that the forward makes: statistics, a filter."""
+    rank = spatial_rank(shape)
+    if not rank:
+        return None
+    channels, line = shape[1], f"torch.arange({shape[1]}.) / 7"
+    window = ", 1" * (rank - 1)
+    return written(rng.choice([
+        f"F.batch_norm(x, {line}, {line} + 0.5)", f"F.batch_norm(x, {line}, {line} + 0.5, {line} - 1, {line})",
+        f"F.batch_norm(x, torch.zeros({channels}), torch.ones({channels}))",
+        f"F.conv{rank}d(x, torch.arange({2 * channels}.).view({channels}, 1, 2{window}) / 7, groups={channels})",
+        f"F.conv{rank}d(x, torch.full((2, {channels}, 1{window}), 0.3), torch.arange(2.) / 7)",
+        f"F.conv_transpose{rank}d(x, torch.arange({2 * channels}.).view({channels}, 1, 2{window}) / 7, stride=2)",
+    ]))  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from tests.ops.proving import Case, assert_proven, case
+from tests.ops.proving import Case, applied, assert_proven, case
 
 pytestmark = pytest.mark.op
 
@@ -109,3 +110,36 @@ def test_convolutions_are_proven(one: Case) -> None:
 @pytest.mark.parametrize("one", TRANSPOSED, ids=lambda c: c.name)
 def test_transposed_convolutions_are_proven(one: Case) -> None:
     assert_proven(TRANSPOSED, one)
+
+
+class ByComputed(nn.Module):
+    """A transposed convolution whose kernel and bias are computed: from parameters, or in the forward alone."""
+
+    def __init__(self, rank: int, *, fixed: bool = False, **settings: Any) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(4, 6, *range(2, 2 + rank))), nn.Parameter(torch.rand(6))
+        self.function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+        self.fixed, self.settings = fixed, settings
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = torch.arange(96.0).view(4, 6, 2, 2) / 9 if self.fixed else self.weight * self.weight.tanh()
+        bias = self.bias * 2
+        return self.function(x, weight, bias.repeat(self.settings.get("groups", 1)), **self.settings)
+
+
+BY_COMPUTED: tuple[Case, ...] = (
+    case("one axis", lambda: ByComputed(1), C1),
+    case("steps", lambda: ByComputed(2, stride=(2, 3), padding=1, output_padding=(0, 1)), C2),
+    case("groups", lambda: ByComputed(2, stride=2, groups=2), C2),
+    case("dilated", lambda: ByComputed(2, dilation=(1, 2)), C2),
+    case("three axes", lambda: ByComputed(3, stride=(1, 2, 1)), (2, 4, 3, 4, 5)),
+    case("made in the forward", lambda: ByComputed(2, fixed=True, groups=2), C2),
+    case("weight norm", lambda: parametrizations.weight_norm(nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1)), C1),
+    applied("a filter made in the forward", lambda x: F.conv2d(x, torch.arange(16.0).view(4, 1, 2, 2), groups=4), C2),
+    applied("a filter of all channels", lambda x: F.conv1d(x, torch.ones(2, 4, 3) / 7, torch.ones(2)), C1),
+)
+
+
+@pytest.mark.parametrize("one", BY_COMPUTED, ids=lambda c: c.name)
+def test_convolutions_by_computed_kernels_are_proven(one: Case) -> None:
+    assert_proven(BY_COMPUTED, one)

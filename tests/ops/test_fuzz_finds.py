@@ -112,3 +112,21 @@ class ViewBehindAttention(nn.Module):
 def test_a_view_behind_pytorchs_fast_attention() -> None:
     done = translator.convert(ViewBehindAttention().eval(), torch.randn(2, 4, 6))
     assert done.report.verdict is Verdict.EQUAL
+
+
+@pytest.mark.parametrize("shape", [(7, 1), (7, 5)])
+def test_an_einsum_broadcasts_an_axis_of_size_one(shape: tuple[int, int]) -> None:
+    """PyTorch sums over `i` though one operand has one number along it; numpy's einsum, and Keras', refuse."""
+    module = ByMatrix(shape).eval()
+    done = translator.convert(module, torch.randn(2, 3, 5))
+    assert done.report.verdict is Verdict.EQUAL
+
+
+class ByMatrix(nn.Module):
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.einsum("...i,ji->...j", x, self.p)
+        return y, torch.einsum("bti,bsi->bts", x, x.mean(2, keepdim=True))

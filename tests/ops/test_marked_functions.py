@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import translator
-from tests.ops.proving import Apply, randomised
+from tests.ops.proving import Apply, Case, applied, assert_proven, randomised
 from translator.verdict import Effect, Verdict
 
 
@@ -109,3 +109,38 @@ def test_infinities_and_the_largest_numbers_are_as_in_pytorch(function: Callable
     run = Apply(lambda x: function(x[:, 0], x[:, 1]))
     model = translator.convert(nn.Sequential(Moved(), run).eval(), torch.randn(2, 2, 8).double(), proof=False).model
     np.testing.assert_allclose(np.asarray(model(x.numpy())), run(x).numpy(), rtol=1e-13)
+
+
+def square(x: torch.Tensor) -> torch.Tensor:
+    """(2, 5, 6) → matrices (2, 5, 5) that have an inverse."""
+    return x @ x.mT + torch.eye(5)
+
+
+TOKENS = (2, 5, 6)
+MISSING: tuple[Case, ...] = (
+    applied("cumprod", lambda x: torch.cumprod(x, 1) + x.cumprod(dim=-1), TOKENS),
+    applied("erfinv", lambda x: torch.erfinv(x.tanh() * 0.9), TOKENS),
+    applied("inverse", lambda x: torch.linalg.inv(square(x)) + square(x).inverse(), TOKENS),
+    applied(
+        "cholesky", lambda x: torch.linalg.cholesky(square(x)) + torch.linalg.cholesky(square(x), upper=True), TOKENS
+    ),
+    applied("solve", lambda x: torch.linalg.solve(square(x), x), TOKENS),
+    applied("atan2", lambda x: torch.atan2(x, x[:, :1] + 0.3), TOKENS),
+    applied("nan_to_num", lambda x: torch.nan_to_num(x.log()), TOKENS),
+    applied("nan_to_num of given numbers", lambda x: x.log().nan_to_num(0.5, neginf=-7), TOKENS),
+    applied("cdist", lambda x: torch.cdist(x, x.tanh()) + torch.cdist(x, x + 1, p=1.0), TOKENS),
+    applied("median", lambda x: (x.median(1)[0], torch.median(x, -1, keepdim=True).values), TOKENS),
+    applied("kthvalue", lambda x: (torch.kthvalue(x, 2, 1).values, x.kthvalue(3, keepdim=True)[0]), TOKENS),
+    applied("searchsorted", lambda x: torch.searchsorted(torch.tensor([-1.0, 0, 1]), x), TOKENS),
+    applied("searchsorted, right, by rows", lambda x: torch.searchsorted(x.sort(-1)[0], x, right=True), TOKENS),
+    applied("masked_scatter", lambda x: x.masked_scatter(x > 0, x * 2), TOKENS),
+    applied("isin", lambda x: torch.isin(x.round(), torch.tensor([0.0, 1.0]), invert=True), TOKENS),
+    applied("column_stack", lambda x: torch.column_stack([x[:, 0], x[:, 1, 0]]), TOKENS),
+    applied("norms of any order", lambda x: (x.norm(3, 1), torch.linalg.vector_norm(x, 2.5, -1)), TOKENS),
+)
+
+
+@pytest.mark.op
+@pytest.mark.parametrize("one", MISSING, ids=lambda c: c.name)
+def test_functions_that_the_exporter_has_no_translation_for_are_proven(one: Case) -> None:
+    assert_proven(MISSING, one)

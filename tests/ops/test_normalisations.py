@@ -52,6 +52,14 @@ CASES: tuple[Case, ...] = (
     case("LocalResponseNorm", lambda: nn.LocalResponseNorm(3, alpha=0.5, beta=0.75, k=2.0), IMAGE),
     applied("normalize", lambda x: F.normalize(x, dim=1), TOKENS),
     applied("normalize by the sum", lambda x: F.normalize(x, p=1.0, dim=-1), TOKENS),
+    applied("normalize by the third root", lambda x: F.normalize(x, p=3.0, dim=1), TOKENS),
+    applied("normalize by a broken order", lambda x: F.normalize(x, p=1.5, dim=-1), TOKENS),
+    applied("batch_norm of numbers", lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6)), IMAGE),
+    applied(
+        "batch_norm of other numbers for each channel",
+        lambda x: F.batch_norm(x, torch.arange(6.0) / 7, torch.arange(6.0) + 0.3, torch.arange(6.0) - 1),
+        IMAGE,
+    ),
     applied(
         "standardised by hand", lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 0.25).sqrt(), IMAGE
     ),

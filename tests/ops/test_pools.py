@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+import translator
 from tests.ops.proving import Case, assert_proven, case
+from translator.verdict import Verdict
 
 pytestmark = pytest.mark.op
 
 X1, X2, X3 = (2, 3, 11), (2, 3, 9, 10), (2, 3, 5, 6, 7)
+
+
+class Unpooled(nn.Module):
+    """Maxima put back where they stood, in a tensor of the size that they came from."""
+
+    def __init__(self, pool: nn.Module, back: nn.Module) -> None:
+        super().__init__()
+        self.pool, self.back = pool, back
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, places = self.pool(x)
+        put_back: Tensor = self.back(values * 2, places, output_size=x.shape)
+        return put_back
+
 
 CASES: tuple[Case, ...] = (
     case("MaxPool2d(2)", lambda: nn.MaxPool2d(2), X2),
@@ -50,9 +67,27 @@ CASES: tuple[Case, ...] = (
     case("AdaptiveMaxPool2d((4, 3))", lambda: nn.AdaptiveMaxPool2d((4, 3)), X2),
     case("AdaptiveAvgPool1d(4)", lambda: nn.AdaptiveAvgPool1d(4), X1),
     case("AdaptiveAvgPool3d((2, 3, 4))", lambda: nn.AdaptiveAvgPool3d((2, 3, 4)), X3),
+    case("MaxPool1d and its places", lambda: nn.MaxPool1d(3, 2, 1, return_indices=True), X1),
+    case("MaxPool2d and its places", lambda: nn.MaxPool2d((3, 2), (1, 2), (1, 0), return_indices=True), X2),
+    case("MaxPool3d and its places", lambda: nn.MaxPool3d(2, return_indices=True), X3),
+    case("MaxUnpool1d", lambda: Unpooled(nn.MaxPool1d(3, return_indices=True), nn.MaxUnpool1d(3)), X1),
+    case("MaxUnpool2d", lambda: Unpooled(nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)), X2),
+    case("MaxUnpool2d of a padded pooling",
+         lambda: Unpooled(nn.MaxPool2d(3, padding=1, return_indices=True), nn.MaxUnpool2d(3, padding=1)), X2),
+    case("MaxUnpool3d",
+         lambda: Unpooled(nn.MaxPool3d((1, 2, 3), return_indices=True), nn.MaxUnpool3d((1, 2, 3))), X3),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("one", CASES, ids=lambda c: c.name)
 def test_pools_are_proven(one: Case) -> None:
     assert_proven(CASES, one)
+
+
+def test_a_segnet_has_no_transpose() -> None:
+    """Places of maxima are found and used channels last, so the whole network stays so."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    module = nn.Sequential(body, Unpooled(nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)), nn.Conv2d(4, 2, 1))
+    done = translator.convert(module.eval(), torch.randn(2, 3, 8, 10))
+    assert done.report.verdict is Verdict.EQUAL
+    assert not any(getattr(call, "op", "") == "transpose" for call in done.plan.calls)

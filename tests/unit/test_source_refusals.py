@@ -178,3 +178,40 @@ def test_what_depends_on_the_numbers_is_refused_with_its_module_and_line() -> No
     assert caught.value.where.module == "1.1"
     assert re.search(r"test_source_refusals\.py, line \d+, in forward$", caught.value.where.source)
     assert "translate the modules before it" in str(caught.value)
+
+
+class Running(nn.Module):
+    """The largest number so far: PyTorch's exporter knows no translation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cummax(x, 1)[0]
+
+
+class OwnGroups(nn.Module):
+    """A kernel for each sample, with as many groups as there are samples: the exporter stumbles over it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 4, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, channels, height, width = x.shape
+        kernels = (self.weight[None] * x.mean((2, 3))[:, None, :, None, None]).flatten(0, 1)
+        y = nn.functional.conv2d(x.reshape(1, batch * channels, height, width), kernels, padding=1, groups=batch)
+        return y.view(batch, 6, height, width)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "reason", "operation"),
+    [(Running(), (2, 3), "op", "aten.cummax.default"), (OwnGroups(), (2, 4, 7, 9), "export", "aten.conv2d.default")],
+    ids=["no translation", "an error"],
+)
+def test_what_the_exporter_refuses_has_its_operation_module_and_line(
+    module: nn.Module, shape: tuple[int, ...], reason: str, operation: str
+) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        translator.convert(nn.Sequential(nn.Identity(), nn.Sequential(module)), torch.randn(shape))
+    assert caught.value.reason == reason
+    assert caught.value.what.startswith(f"{operation}: ")
+    assert caught.value.where.module == "1.0"
+    assert re.search(r"test_source_refusals\.py, line \d+, in forward$", caught.value.where.source)

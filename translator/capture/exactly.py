@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.onnx import ops as onnx_ops
+
+from translator.capture.nodes import one_node
 
 _MARKED: dict[Callable[..., Any], str] = {
     torch.log1p: "Log1p", Tensor.log1p: "Log1p", torch.special.log1p: "Log1p",
@@ -22,21 +23,17 @@ _MARKED: dict[Callable[..., Any], str] = {
 }  # fmt: skip
 
 
-def _mark(op: str, x: Tensor) -> Tensor:
-    return onnx_ops.symbolic(f"translator::{op}", [x], {}, dtype=x.dtype, shape=x.shape, version=1)
-
-
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     """|a - b|, 0 also between equal infinities."""
     return torch.where(a == b, 0.0, (a - b).abs())
 
 
 def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    return torch.maximum(a, b) + _mark("Log1p", torch.exp(-_distance(a, b)))
+    return torch.maximum(a, b) + one_node("Log1p", torch.exp(-_distance(a, b)))
 
 
 def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
-    return torch.maximum(a, b) + _mark("Log1p", torch.exp2(-_distance(a, b))) * (1 / math.log(2))
+    return torch.maximum(a, b) + one_node("Log1p", torch.exp2(-_distance(a, b))) * (1 / math.log(2))
 
 
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
@@ -66,5 +63,5 @@ def exactly(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     if kwargs or not all(isinstance(a, Tensor) and a.is_floating_point() for a in args):
         return None
     if function in _MARKED and len(args) == 1:
-        return _mark(_MARKED[function], args[0])
+        return one_node(_MARKED[function], args[0])
     return _OTHERWISE[function](*args) if function in _OTHERWISE else None

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops as onnx_ops
 
-from translator.capture.marks import DOMAIN, Attributes, mark_attention, mark_dropout
+from translator.capture.marks import mark_attention, mark_dropout
+from translator.capture.nodes import DOMAIN, Attributes
 
 _PATH_DROPS = frozenset({"StochasticDepth", "DropPath"})
 """Class names of modules that drop whole samples of a branch (torchvision, timm, transformers)."""

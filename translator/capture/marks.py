@@ -7,7 +7,7 @@ Dropout vanishes from an eval-mode export; attention is broken up with constants
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,10 +17,8 @@ from torch.onnx import ops as onnx_ops
 from torch.overrides import TorchFunctionMode
 
 from translator.capture.exactly import exactly
-
-DOMAIN = "translator"
-
-Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
+from translator.capture.missing import MISSING
+from translator.capture.nodes import DOMAIN, Attributes
 
 _DROPOUTS: dict[Callable[..., Any], str] = {
     functional.dropout: "element",
@@ -73,6 +71,8 @@ class MarkMode(TorchFunctionMode):
             return _instance_norm(*args, **kwargs)
         if func is functional.rrelu:
             return _rrelu(*args, **kwargs)
+        if func in MISSING:
+            return MISSING[func](*args, **kwargs)
         found = exactly(func, args, kwargs)
         if found is not None:
             return found

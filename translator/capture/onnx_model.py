@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import inliner, version_converter
 from onnx_ir.passes.common import ShapeInferencePass
 
-from translator.capture.marks import DOMAIN
+from translator.capture.nodes import DOMAIN
 from translator.capture.onnx_layers import OnnxLayer, layers_of
 from translator.capture.retrace import OPSET
 from translator.capture.trace import Captured

@@ -44,6 +44,7 @@ def annotate(model: ir.Model, program: Any, traced: Any, module: nn.Module) -> N
         if fx is None:
             continue
         floats = list(_floats((fx.args, fx.kwargs)))
+        floats += [1 / f for f in floats if f]
         if node.op_type == "Constant":
             exact = _exact(node, floats)
             if exact is not None:
@@ -141,8 +142,8 @@ def _source(stack_trace: str) -> str:
 
 
 def _floats(value: Any) -> Iterable[float]:
-    if isinstance(value, float):
-        yield value
+    if isinstance(value, int | float):
+        yield float(value)
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _floats(item)
@@ -151,7 +152,10 @@ def _floats(value: Any) -> Iterable[float]:
 
 
 def _exact(node: ir.Node, candidates: Iterable[float]) -> float | None:
-    """The double that a scalar float32 constant was rounded from, where one of the call's arguments rounds to it."""
+    """The double that a scalar float32 constant was rounded from, where an argument of the call rounds to it.
+
+    Or its reciprocal: of a norm of order 3 the exporter writes the third root with an exponent of its own.
+    """
     attribute = node.attributes.get("value")
     if attribute is None or attribute.value is None:
         return None

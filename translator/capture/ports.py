@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops as onnx_ops
 
-from translator.capture.marks import DOMAIN, Attributes
+from translator.capture.nodes import DOMAIN, Attributes
 
 
 @contextlib.contextmanager

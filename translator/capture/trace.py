@@ -16,12 +16,13 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import nn
+from torch.onnx._internal.exporter._errors import DispatchError
 
 from translator.capture.batches import shared_batches
 from translator.capture.marked_modules import modules_marked
 from translator.capture.marks import MarkMode, attention_marked
 from translator.capture.modes import evaluating, masks_as_given, without_cache
-from translator.capture.origins import annotate
+from translator.capture.origins import annotate, origin_of
 from translator.capture.ports import ports_marked
 from translator.capture.retrace import OPSET, one_registry, sparing
 from translator.errors import InputError, UnsupportedError, Where, first_line
@@ -160,11 +161,28 @@ def _to_onnx(program: Any) -> Any:
         with _quiet(), one_registry():
             return torch.onnx.export(sparing(program), dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise UnsupportedError(
-            f"the ONNX exporter refuses the model: {_cause(error)}",
-            reason="export",
-            fix="see the exporter's message above",
-        ) from error
+        raise _refused(error) from error
+
+
+def _refused(error: BaseException) -> UnsupportedError:
+    """The exporter's refusal, with the operation, module and line that its traceback knows."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    known = (frame.f_locals.get("node") for e in reversed(chain) for frame, _ in traceback.walk_tb(e.__traceback__))
+    node = next((value for value in known if isinstance(value, torch.fx.Node)), None)
+    if node is None:
+        return UnsupportedError(f"the ONNX exporter refuses the model: {_cause(error)}", reason="export")
+    origin = origin_of(node.name, node.meta)
+    where = Where(module=origin.module or "(root)", source=origin.source, node=node.name)
+    if any(isinstance(e, DispatchError) for e in chain):
+        what, fix = f"{node.target}: PyTorch's ONNX exporter has no translation for it", _OTHER_OPERATIONS
+        return UnsupportedError(what, reason="op", where=where, fix=fix)
+    what = f"{node.target}: the ONNX exporter refuses it: {first_line(chain[-1])}"
+    return UnsupportedError(what, reason="export", where=where, fix=_OTHER_OPERATIONS)
+
+
+_OTHER_OPERATIONS = "write this line with other operations, or leave it to code after the Keras model"
 
 
 def _cause(error: BaseException) -> str:

@@ -68,6 +68,22 @@ class Edit:
         self.dtypes[name] = self.graph.dtypes.get(like, "float32")
         return name
 
+    def seen_as(self, value: str, shape: SymShape) -> str | None:
+        """A value in another shape without a node: a parameter, a constant, or what was reshaped from that shape."""
+        graph, made = self.graph, self.producer(value)
+        if made is not None:
+            back = made.key == "Reshape" and graph.shapes[made.inputs[0]] == shape
+            return made.inputs[0] if back else None
+        if value not in graph.derived and value not in graph.constants:
+            return None
+        name = self.value(f"{value}:seen_as_{'x'.join(map(str, shape))}", shape, value)
+        sizes = [int(str(d)) for d in shape]
+        if value in graph.derived:
+            self.derived[name] = graph.derived[value].reshape(sizes)
+        else:
+            self.constants[name] = graph.constants[value].reshape(sizes)
+        return name
+
     def put(self, old: Sequence[NodeView], new: Sequence[NodeView]) -> None:
         """Replace nodes, the last of which stands last in the graph, by others in that place."""
         self._gone.update(id(n) for n in old)

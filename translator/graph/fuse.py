@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from translator.graph.fusions.attention import fuse_attention
+from translator.graph.fusions.einsums import spell_out_einsums, squeeze_broadcast_letters
 from translator.graph.fusions.linear import fuse_linear
 from translator.graph.fusions.norms import fuse_batch_statistics, fuse_normalised_weights, keep_reduced_axes
 from translator.graph.fusions.ranks import one_rank
@@ -18,7 +19,6 @@ from translator.graph.fusions.small import (
     fuse_silu,
     fuse_slices,
     fuse_table_lookup,
-    spell_out_einsums,
 )
 from translator.graph.fusions.views import fuse_views
 from translator.graph.view import Graph, live
@@ -28,6 +28,7 @@ Fusion = Callable[[Graph], Graph]
 FUSIONS: tuple[Fusion, ...] = (
     lift_shared_views,
     spell_out_einsums,
+    squeeze_broadcast_letters,
     fuse_replacements,
     drop_idle_replacements,
     fuse_table_lookup,

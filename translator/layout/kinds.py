@@ -74,8 +74,8 @@ def _spatial(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand
     wanted = {v: Layout.identity(graph.rank(v)) for v in have}
     if node.inputs[0] in have:
         wanted[node.inputs[0]] = Layout.channels_last(graph.rank(node.inputs[0]))
-    if node.op in ("Conv", "ConvTranspose") and node.inputs[1] in have:
-        wanted[node.inputs[1]] = Layout.kernel(graph.rank(node.inputs[1]))
+    if node.op in _KERNELS and node.inputs[1] in have:
+        wanted[node.inputs[1]] = _KERNELS[node.op](graph.rank(node.inputs[1]))
     return Demand(inputs=wanted, outputs=tuple(Layout.channels_last(len(graph.shapes[o])) for o in node.outputs if o))
 
 
@@ -93,6 +93,7 @@ def _batch_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dem
     "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Not", "Cast", "Identity",
     "Dropout", "translator::Dropout", "ThresholdedRelu", "Shrink", "IsNaN", "IsInf", "Swish", "translator::Silu",
     "BitwiseNot", "translator::Log1p", "translator::Expm1", "translator::LogSigmoid",
+    "translator::ErfInv", "translator::NanToNum",
 )  # fmt: skip
 def _unary(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     layout = have[node.inputs[0]]
@@ -104,7 +105,7 @@ def _unary(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 @kind(
     "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mean", "Sum", "Where", "Equal", "Less", "LessOrEqual", "Greater",
     "GreaterOrEqual", "And", "Or", "Xor", "Mod", "PRelu", "Clip", "Concat", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
-    "BitShift",
+    "BitShift", "translator::Atan2",
 )  # fmt: skip
 def _together(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """Inputs of full rank agree on the layout that most of them have; lower ranks come in PyTorch's order."""
@@ -222,13 +223,22 @@ def _laid_as_kernel(node: NodeView, graph: Graph) -> dict[str, Layout]:
     weights = [v for v in dict.fromkeys(node.inputs) if v in graph.derived and graph.rank(v) == rank]
     if rank not in (3, 4, 5) or not weights:
         return {}
-    convolves = _leads_to(
-        node.outputs[0],
+    for convolution in ("Conv", "ConvTranspose"):
+        if _becomes_kernel_of(convolution, node.outputs[0], graph):
+            return dict.fromkeys(weights, _KERNELS[convolution](rank))
+    return {}
+
+
+def _becomes_kernel_of(convolution: str, value: str, graph: Graph) -> bool:
+    return _leads_to(
+        value,
         graph,
         through=_KEEPING,
-        goal=lambda reader, name: reader.key in ("Conv", "ConvTranspose") and reader.inputs[1] == name,
+        goal=lambda reader, name: reader.key == convolution and reader.inputs[1] == name,
     )
-    return dict.fromkeys(weights, Layout.kernel(rank)) if convolves else {}
+
+
+_KERNELS: Mapping[str, Callable[[int], Layout]] = {"Conv": Layout.kernel, "ConvTranspose": Layout.transposed_kernel}
 
 
 def _absorbed(value: str, graph: Graph) -> bool:

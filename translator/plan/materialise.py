@@ -292,3 +292,10 @@ def zero_float(context: PlanContext, node: NodeView) -> Ref:
         zero = zero_index(context, node)
         found = context.once["zero_float"] = context.op(root, "cast", zero, "float32", role="zero", main=False)
     return found
+
+
+def in_graph(context: PlanContext, node: NodeView, arg: Arg) -> Arg:
+    """A constant array as a value of the graph, in the model's own floats: not every function of keras.ops promotes."""
+    if not isinstance(arg, np.ndarray):
+        return arg
+    return context.op(node, "add", zero_float(context, node), arg, role="in_graph", main=False)

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from translator.graph.dims import SymShape
 from translator.graph.edit import Edit
 from translator.graph.evaluate import integers
 from translator.graph.view import Graph, NodeView
@@ -93,7 +92,7 @@ def fuse_normalised_weights(graph: Graph) -> Graph:
         shape, seen = graph.shapes[reader.outputs[0]], graph.shapes[node.inputs[0]]
         if reader.key != "Reshape" or len(shape) < 2 or seen[:2] != (1, shape[0]) or len(seen) != 3:
             continue
-        weight = _seen_as(node.inputs[0], shape, edit)
+        weight = edit.seen_as(node.inputs[0], shape)
         if weight is not None:
             edit.put([node, reader], _by_rows(node, reader, weight, edit))
     return edit.done
@@ -112,7 +111,7 @@ def _by_rows(norm: NodeView, last: NodeView, weight: str, edit: Edit) -> list[No
     for op, vector, neutral in (("Mul", norm.inputs[1], 1.0), ("Add", norm.inputs[2], 0.0)):
         if _is_all(vector, neutral, edit.graph):
             continue
-        aligned = _seen_as(vector, column, edit)
+        aligned = edit.seen_as(vector, column)
         if aligned is None:
             aligned = edit.value(f"{value}:{op}", column, vector)
             target = edit.constant(f"{aligned}_shape", [int(str(d)) for d in column])
@@ -126,21 +125,3 @@ def _by_rows(norm: NodeView, last: NodeView, weight: str, edit: Edit) -> list[No
 def _is_all(value: str, number: float, graph: Graph) -> bool:
     array = graph.constants.get(value)
     return array is not None and array.dtype != object and bool(np.all(array == number))
-
-
-def _seen_as(value: str, shape: SymShape, edit: Edit) -> str | None:
-    """A value in another shape without a node: a parameter, a constant, or what was reshaped from that shape."""
-    graph = edit.graph
-    made = edit.producer(value)
-    if made is not None:
-        back = made.key == "Reshape" and graph.shapes[made.inputs[0]] == shape
-        return made.inputs[0] if back else None
-    if value not in graph.derived and value not in graph.constants:
-        return None
-    name = edit.value(f"{value}:seen_as_{'x'.join(map(str, shape))}", shape, value)
-    sizes = [int(str(d)) for d in shape]
-    if value in graph.derived:
-        edit.derived[name] = graph.derived[value].reshape(sizes)
-    else:
-        edit.constants[name] = graph.constants[value].reshape(sizes)
-    return name

@@ -6,7 +6,6 @@ Slice(Slice(x)) on different axes                                 → Slice(x)
 GatherND(table, constant indices into its first axis)             → Gather(table, indices)
 Gather(x, [i]) or Slice(x, i, i + 1) → Squeeze of that axis       → Gather(x, i)
 Expand(x) that only broadcasting ops read                         → x
-Einsum("...i,ji->...j")                                           → Einsum("abi,ji->abj")
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from translator.graph.dims import SymShape
 from translator.graph.edit import Edit
 from translator.graph.evaluate import integers
 from translator.graph.shapes import broadcast
@@ -170,33 +168,3 @@ def _same_without(reader: NodeView, value: str, source: str, graph: Graph) -> bo
         return False
     shapes = [graph.shapes[source if v == value else v] for v in reader.inputs]
     return broadcast(*shapes) == graph.shapes[reader.outputs[0]]
-
-
-def spell_out_einsums(graph: Graph) -> Graph:
-    """An ellipsis that stands for the same axes everywhere is letters: any layout will do, Keras knows the sizes."""
-    edit = Edit(graph)
-    for node in graph.nodes:
-        spelled = _spelled_out(node, graph) if node.key == "Einsum" else None
-        if spelled is not None:
-            edit.put([node], [replace(node, attributes={**node.attributes, "equation": spelled})])
-    return edit.done
-
-
-def _spelled_out(node: NodeView, graph: Graph) -> str | None:
-    equation = str(node.attr("equation")).replace(" ", "")
-    terms = equation.partition("->")[0].split(",")
-    if "..." not in equation or "->" not in equation:
-        return None
-    hidden: list[SymShape] = []
-    for term, value in zip(terms, node.inputs, strict=True):
-        before, dots, after = term.partition("...")
-        shape = graph.shapes[value]
-        hidden.append(shape[len(before) : len(shape) - len(after)] if dots else ())
-    longest = max(hidden, key=len)
-    free = [c for c in "abcdefghijklmnopqrstuvwxyz" if c not in equation.lower()]
-    same = all(own == longest[len(longest) - len(own) :] for own in hidden)
-    if not same or len(free) < len(longest):
-        return None
-    names = "".join(free[: len(longest)])
-    written = [t.replace("...", names[len(names) - len(own) :]) for t, own in zip(terms, hidden, strict=True)]
-    return f"{','.join(written)}->{equation.partition('->')[2].replace('...', names)}"

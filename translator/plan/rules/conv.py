@@ -12,6 +12,7 @@ from translator.graph.derive import Derived
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
+from translator.plan.materialise import in_graph
 from translator.plan.padding import Pads, spatial_pads, zero_padding
 from translator.plan.registry import rule
 from translator.types import Layout
@@ -50,21 +51,24 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
 
 def _computed_kernel(node: NodeView, ctx: PlanContext, config: dict[str, Any], x: Arg) -> Ref:
     """keras.ops.conv with a kernel that is computed from parameters (weight standardisation, weight norm)."""
-    spatial, groups = ctx.rank(node.inputs[1]) - 2, node.attr("group", 1)
-    kernel = ctx.arg(node, 1, like=Layout.kernel(2 + spatial))
+    kernel = in_graph(ctx, node, ctx.arg(node, 1, like=Layout.kernel(ctx.rank(node.inputs[1]))))
+    return _biased(node, ctx, _by_groups(node, ctx, x, kernel, -1, config))
+
+
+def _by_groups(node: NodeView, ctx: PlanContext, x: Arg, kernel: Arg, axis: int, config: dict[str, Any]) -> Ref:
+    """keras.ops.conv, which knows no groups, for each of them. axis: of the kernel, that which the groups divide."""
+    groups = node.attr("group", 1)
+    config = {"data_format": "channels_last", **config}
     if groups == 1:
-        y = ctx.op(node, "conv", x, kernel, data_format="channels_last", **config)
-    else:
-        xs = ctx.op_several(node, "split", x, groups, axis=-1, outputs=groups, role="groups")
-        if isinstance(kernel, Ref):
-            kernels = ctx.op_several(node, "split", kernel, groups, axis=-1, outputs=groups, role="kernels")
-        else:
-            kernels = tuple(np.split(kernel, groups, axis=-1))  # type: ignore[arg-type]
-        parts = [
-            ctx.op(node, "conv", part, own, data_format="channels_last", role="group", **config)
-            for part, own in zip(xs, kernels, strict=True)
-        ]
-        y = ctx.op(node, "concatenate", parts, axis=-1)
+        return ctx.op(node, "conv", x, kernel, **config)
+    xs = ctx.op_several(node, "split", x, groups, axis=-1, outputs=groups, role="groups")
+    kernels = ctx.op_several(node, "split", kernel, groups, axis=axis, outputs=groups, role="kernels")
+    parts = [ctx.op(node, "conv", *pair, role="group", **config) for pair in zip(xs, kernels, strict=True)]
+    return ctx.op(node, "concatenate", parts, axis=-1)
+
+
+def _biased(node: NodeView, ctx: PlanContext, y: Ref) -> Ref:
+    """The bias added by an operation of its own, if there is one."""
     if not _has_bias(node, ctx):
         return y
     return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased")
@@ -82,8 +86,7 @@ def _layer(node: NodeView, ctx: PlanContext, weight: Derived, groups: int, confi
     bias = ctx.param(node, 2)
     if bias is None and _has_bias(node, ctx):
         bare = replace(node, inputs=node.inputs[:2])
-        y = _layer(bare, ctx, weight, groups, config, x)
-        return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased")
+        return _biased(node, ctx, _layer(bare, ctx, weight, groups, config, x))
     weights: dict[str, Derived] = {}
     square = len(set(config["strides"])) == 1
     if groups > 1 and per_group == 1 and spatial < 3 and square:
@@ -120,27 +123,38 @@ def conv_transpose(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one transposed convolution: all of it, then the padding cropped off.
 
     Shapes: x (N, C, *S); weight (C, O/groups, *k) → kernel (*k, O, C); bias (O,); size from the graph.
-    Raises: UnsupportedError for a computed kernel, or a dynamic size with output_padding or output_shape.
+    Raises: UnsupportedError for a dynamic size with output_padding, output_shape, groups or a computed kernel.
     Source: ONNX ConvTranspose-11; torch.nn.ConvTranspose2d; Keras 3 Conv2DTranspose.
     """
     weight, bias = ctx.param(node, 1), ctx.param(node, 2)
     spatial = ctx.rank(node.inputs[0]) - 2
-    if weight is None or (node.has(2) and bias is None):
-        raise node.unsupported("the kernel or bias is computed at run time", fix="use plain parameters")
     if spatial not in (1, 2, 3):
         raise node.unsupported(f"a transposed convolution over {spatial} axes", reason="rank")
-    kernel = weight.shape[2:]
     strides = tuple(node.attr("strides") or (1,) * spatial)
     dilation = tuple(node.attr("dilations") or (1,) * spatial)
+    kernel = tuple(int(d or 0) for d in ctx.shape(node.inputs[1])[2:])
     extents = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     crops = _crops(node, ctx, strides, extents)
-    if node.attr("group", 1) > 1 or max(dilation) > 1:
-        return _spread(node, ctx, weight, bias, strides, dilation, crops)
-    config: dict[str, Any] = {"filters": weight.shape[1], "kernel_size": kernel, "strides": strides, "padding": "valid"}
-    config |= {"use_bias": bias is not None}
-    more = [max(-after, 0) for _, after in crops]
+    if weight is None or node.attr("group", 1) > 1 or max(dilation) > 1:
+        pads = [(e - a, e - b - (s - 1)) for e, s, (a, b) in zip(extents, strides, crops, strict=True)]
+        x = _spread(node, ctx, strides, pads)
+        config = {"padding": "valid"} | ({"dilation_rate": dilation} if max(dilation) > 1 else {})
+        if weight is None:
+            return _by_computed(node, ctx, x, config)
+        y = _turned(node, ctx, weight, bias, x, {"kernel_size": kernel, "strides": (1,) * spatial, **config})
+    else:
+        y = _transposed(node, ctx, weight, bias, strides, crops)
+    return y if bias is not None else _biased(node, ctx, y)
+
+
+def _transposed(
+    node: NodeView, ctx: PlanContext, weight: Derived, bias: Derived | None, strides: tuple[int, ...], crops: Pads
+) -> Ref:
+    """Keras' layer, and a Cropping behind it."""
+    spatial, config = len(strides), {"strides": strides, "padding": "valid", "use_bias": bias is not None}
+    config |= {"filters": weight.shape[1], "kernel_size": weight.shape[2:]}
     if max(strides) > 1:
-        config["output_padding"] = tuple(more)
+        config["output_padding"] = tuple(max(-after, 0) for _, after in crops)
         crops = [(before, max(after, 0)) for before, after in crops]
     weights = {"kernel": weight.permute(Layout.kernel(2 + spatial).axes)} | ({"bias": bias} if bias is not None else {})
     y = ctx.layer(node, f"Conv{spatial}DTranspose", config, weights)
@@ -184,36 +198,38 @@ def _with_zeros(node: NodeView, ctx: PlanContext, x: Arg, axis: int, stride: int
     return ctx.op(node, "reshape", padded, tuple(shape), role="spread")
 
 
-def _spread(
-    node: NodeView,
-    ctx: PlanContext,
-    weight: Derived,
-    bias: Derived | None,
-    strides: tuple[int, ...],
-    dilation: tuple[int, ...],
-    crops: Pads,
-) -> Ref:
-    """Zeros between the input's places, then a plain convolution with the kernel turned round: Keras' transposed
-    convolutions have no groups.
+def _spread(node: NodeView, ctx: PlanContext, strides: tuple[int, ...], pads: Pads) -> Arg:
+    """The input with zeros between its places and at its borders: what a plain convolution makes a transposed one of.
+
+    Keras' transposed convolutions have no groups, and as an operation in a model none works at all (Keras 3.15 swaps
+    two of its arguments).
     """
-    inputs, per_group, *kernel = weight.shape
-    spatial, groups = len(kernel), node.attr("group", 1)
     x = ctx.arg(node)
     if max(strides) > 1:
-        sizes = [-1, *(size or 0 for size in ctx.shape(node.inputs[0])[2:]), inputs]
+        _, channels, *own = ctx.shape(node.inputs[0])
+        sizes = [-1, *(size or 0 for size in own), channels or 0]
         if 0 in sizes:
-            raise node.unsupported("groups over a dynamic size", reason="data-dependent-shape")
+            raise node.unsupported("groups or a computed kernel over a dynamic size", reason="data-dependent-shape")
         for axis, stride in enumerate(strides, start=1):
             sizes[axis] *= stride
             x = _with_zeros(node, ctx, x, axis, stride, sizes) if stride > 1 else x
-    extents = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    pads = [(e - a, e - b - (s - 1)) for e, s, (a, b) in zip(extents, strides, crops, strict=True)]
-    x = zero_padding(node, ctx, x, pads) if any(p for pair in pads for p in pair) else x
+    return zero_padding(node, ctx, x, pads) if any(p for pair in pads for p in pair) else x
+
+
+def _turned(
+    node: NodeView, ctx: PlanContext, weight: Derived, bias: Derived | None, x: Arg, config: dict[str, Any]
+) -> Ref:
+    """A convolution layer with the kernel turned round: (C, O/groups, *k) → (O, C/groups, *k)."""
+    inputs, per_group, *kernel = weight.shape
+    spatial, groups = len(kernel), node.attr("group", 1)
     turned = weight.reshape((groups, inputs // groups, per_group, *kernel)).flip(tuple(range(3, 3 + spatial)))
     turned = turned.permute((0, 2, 1, *range(3, 3 + spatial))).reshape((groups * per_group, inputs // groups, *kernel))
-    config: dict[str, Any] = {"kernel_size": tuple(kernel), "strides": (1,) * spatial, "padding": "valid"}
-    config |= {"dilation_rate": dilation} if max(dilation) > 1 else {}
-    plain = replace(node, inputs=node.inputs[:2])
-    if bias is None:
-        return _layer(plain, ctx, turned, groups, config, x)
-    return _layer(node, ctx, turned, groups, config, x)
+    plain = node if bias is not None else replace(node, inputs=node.inputs[:2])
+    return _layer(plain, ctx, turned, groups, config, x)
+
+
+def _by_computed(node: NodeView, ctx: PlanContext, x: Arg, config: dict[str, Any]) -> Ref:
+    """A convolution of a spread-out input by a computed kernel (*k, C, O/groups), turned round."""
+    kernel = in_graph(ctx, node, ctx.arg(node, 1, like=Layout.transposed_kernel(ctx.rank(node.inputs[1]))))
+    turned = ctx.op(node, "flip", kernel, axis=tuple(range(ctx.rank(node.inputs[1]) - 2)), role="turned")
+    return _biased(node, ctx, _by_groups(node, ctx, x, turned, -2, config))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from translator.graph.shapes import broadcast
@@ -19,11 +21,13 @@ _BINARY = {
     "Min": "minimum", "Equal": "equal", "Less": "less", "LessOrEqual": "less_equal", "Greater": "greater",
     "GreaterOrEqual": "greater_equal", "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
     "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
+    "translator::Atan2": "arctan2",
 }  # fmt: skip
 _UNARY = {
     "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Abs": "absolute", "Neg": "negative", "Floor": "floor", "Ceil": "ceil",
     "Sign": "sign", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Erf": "erf", "Not": "logical_not",
     "Reciprocal": "reciprocal", "translator::Log1p": "log1p", "translator::Expm1": "expm1",
+    "translator::ErfInv": "erfinv",
     "Asin": "arcsin", "Acos": "arccos", "Atan": "arctan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "arcsinh",
     "Acosh": "arccosh", "Atanh": "arctanh", "Round": "round", "IsNaN": "isnan", "BitwiseNot": "bitwise_not",
 }  # fmt: skip
@@ -61,7 +65,7 @@ def binary(node: NodeView, ctx: PlanContext) -> Ref:
         return add(node, ctx, (args[0], shapes[0]), (args[1], shapes[1]))
     total = args[0]
     for other in args[1:]:
-        total = ctx.op(node, _BINARY[node.op], total, other, main=False)
+        total = ctx.op(node, _BINARY[node.key], total, other, main=False)
     return total  # type: ignore[no-any-return]
 
 
@@ -219,10 +223,12 @@ def bit_cast(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, op, ctx.arg(node), node.attr("to"))
 
 
-@rule("Det", since=11, keras="keras.ops.det")
-def determinant(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan the determinant of the last two axes. Source: ONNX Det-22; torch.linalg.det."""
-    return ctx.op(node, "det", ctx.arg(node))
+@rule("translator::NanToNum", keras="keras.ops.nan_to_num")
+def nan_to_num(node: NodeView, ctx: PlanContext) -> Ref:
+    """Plan numbers in place of NaN and infinities, of infinities the dtype's largest. Source: torch.nan_to_num."""
+    given = {name: node.attr(name) for name in ("nan", "posinf", "neginf")}
+    numbers: dict[str, Any] = {name: float(text) for name, text in given.items() if text is not None}
+    return ctx.op(node, "nan_to_num", ctx.arg(node), **numbers)
 
 
 @rule("IsInf", since=10, keras="keras.ops.isinf, isposinf, isneginf")

@@ -11,6 +11,7 @@ from translator.graph.view import NodeView
 from translator.plan.adding import add
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
+from translator.plan.materialise import in_graph
 from translator.plan.registry import rule
 from translator.plan.rules.elementwise import aligned, aligned_shape
 from translator.plan.rules.recurrent import read
@@ -59,7 +60,7 @@ def _explicit_batch_norm(node: NodeView, ctx: PlanContext) -> Ref:
     else:
         mean, variance = (_per_channel(node, ctx, i, channel, rank) for i in (3, 4))
     centred = ctx.op(node, "subtract", x, mean, role="centred")
-    spread = ctx.op(node, "sqrt", ctx.op(node, "add", variance, node.attr("epsilon", 1e-5), role="safe"), role="spread")
+    spread = _spread(node, ctx, variance, node.attr("epsilon", 1e-5))
     y = ctx.op(node, "divide", centred, spread, role="normalised")
     y = ctx.op(node, "multiply", y, _per_channel(node, ctx, 1, channel, rank), role="scaled")
     shift, shape = _per_channel(node, ctx, 2, channel, rank), layout.keras_shape(ctx.shape(node.inputs[0]))
@@ -67,12 +68,18 @@ def _explicit_batch_norm(node: NodeView, ctx: PlanContext) -> Ref:
     return add(node, ctx, (y, shape), (shift, vector), role="shifted")
 
 
+def _spread(node: NodeView, ctx: PlanContext, variance: Arg, epsilon: float) -> Arg:
+    if not isinstance(variance, Ref):
+        return float(np.sqrt(variance + epsilon))
+    return ctx.op(node, "sqrt", ctx.op(node, "add", variance, epsilon, role="safe"), role="spread")
+
+
 def _per_channel(node: NodeView, ctx: PlanContext, index: int, channel: int, rank: int) -> Arg:
     """The vector at input `index`, broadcasting along the channel axis; a number where all of it is one number."""
     array = ctx.const(node, index)
     if array is not None and np.all(array == array.reshape(-1)[0]):
         return float(array.reshape(-1)[0])
-    x = ctx.arg(node, index, like=Layout.identity(1))
+    x = in_graph(ctx, node, ctx.arg(node, index, like=Layout.identity(1)))
     if channel == rank - 1:
         return x
     return ctx.op(node, "reshape", x, tuple(-1 if i == channel else 1 for i in range(rank)), role="per_channel")
@@ -111,7 +118,7 @@ def _explicit_layer_norm(node: NodeView, ctx: PlanContext) -> tuple[Ref, ...]:
     x = ctx.arg(node)
     mean = ctx.op(node, "mean", x, axis=axes, keepdims=True, role="mean")
     variance = ctx.op(node, "var", x, axis=axes, keepdims=True, role="variance")
-    spread = ctx.op(node, "sqrt", ctx.op(node, "add", variance, node.attr("epsilon", 1e-5), role="safe"), role="spread")
+    spread = _spread(node, ctx, variance, node.attr("epsilon", 1e-5))
     y = ctx.op(node, "divide", ctx.op(node, "subtract", x, mean, role="centred"), spread, role="normalised")
     inverse = ctx.op(node, "reciprocal", spread, role="inverse") if read(ctx, (*node.outputs, "", "")[2]) else spread
     constant = ctx.const(node, 1)
