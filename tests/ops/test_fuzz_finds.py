@@ -130,3 +130,35 @@ class ByMatrix(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = torch.einsum("...i,ji->...j", x, self.p)
         return y, torch.einsum("bti,bsi->bts", x, x.mean(2, keepdim=True))
+
+
+class BehindDropout(nn.Module):
+    """In evaluation a dropout gives its input itself, so what is written to one is written to the other."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.linear, self.dropout, self.how = nn.Linear(6, 6), nn.Dropout(0.3), how
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = self.linear(x)
+        y = self.dropout(x)
+        z = self.dropout(y if self.how == "to the result of its result" else x)
+        if self.how == "to the input":
+            x += 1
+        elif self.how == "to the result":
+            nn.functional.relu(y, inplace=True)
+        elif self.how == "to a part of the result":
+            y[:, 1:].mul_(3)
+        else:
+            z.add_(1)
+            y.mul_(2)
+        return x, y, z
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["to the input", "to the result", "to a part of the result", "to the result of its result", "to another result"],
+)
+def test_what_is_written_through_a_dropout_is_written_to_its_input(how: str) -> None:
+    done = translator.convert(BehindDropout(how).eval(), torch.randn(2, 6))
+    assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.onnx import ops as onnx_ops
 from torch.overrides import TorchFunctionMode
 
+from translator.capture.aliases import Aliases, aliases_kept, one_tensor
 from translator.capture.exactly import exactly
 from translator.capture.missing import MISSING
 from translator.capture.nodes import DOMAIN, Attributes
@@ -53,10 +54,18 @@ _CLAMPS = frozenset({
 class MarkMode(TorchFunctionMode):
     """While active, the functions it knows become nodes of the domain "translator" in a `torch.export` trace."""
 
+    def __init__(self, aliases: Aliases) -> None:
+        super().__init__()
+        self.aliases = aliases
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        result = self._run(func, args, kwargs or {})
+        self.aliases.settle()
+        return result
+
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is _ATTENTION:
             return mark_attention(*args, **kwargs)
         if func in _DROPOUTS:
@@ -79,6 +88,13 @@ class MarkMode(TorchFunctionMode):
         if func in _CLAMPS:
             args, kwargs = _bounds_alike(args, kwargs)
         return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def functions_marked() -> Iterator[None]:
+    """While active, PyTorch's functions go through a `MarkMode`."""
+    with aliases_kept() as aliases, MarkMode(aliases):
+        yield
 
 
 @contextlib.contextmanager
@@ -113,7 +129,8 @@ def _dropout(kind: str, input: Tensor, p: float = 0.5, training: bool = True, in
 def mark_dropout(kind: str, x: Tensor, rate: float) -> Tensor:
     """A dropout of some kind (element, channel, path, batch …) as one node; x itself in evaluation."""
     attributes: Attributes = {"rate": repr(float(rate)), "kind": kind}
-    return onnx_ops.symbolic(f"{DOMAIN}::Dropout", [x], attributes, dtype=x.dtype, shape=x.shape, version=1)
+    y = onnx_ops.symbolic(f"{DOMAIN}::Dropout", [x], attributes, dtype=x.dtype, shape=x.shape, version=1)
+    return one_tensor(x, y)
 
 
 def mark_attention(

@@ -20,7 +20,7 @@ from torch.onnx._internal.exporter._errors import DispatchError
 
 from translator.capture.batches import shared_batches
 from translator.capture.marked_modules import modules_marked
-from translator.capture.marks import MarkMode, attention_marked
+from translator.capture.marks import attention_marked, functions_marked
 from translator.capture.modes import evaluating, masks_as_given, without_cache
 from translator.capture.origins import annotate, origin_of
 from translator.capture.ports import ports_marked
@@ -112,7 +112,14 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
     shapes = _bound(module, [torch.utils._pytree.tree_map(dims, a) for a in args])
     shapes |= {k: torch.utils._pytree.tree_map(dims, v) for k, v in kwargs.items()}
     try:
-        with torch.no_grad(), _quiet(), modules_marked(module), ports_marked(module), attention_marked(), MarkMode():
+        with (
+            torch.no_grad(),
+            _quiet(),
+            modules_marked(module),
+            ports_marked(module),
+            attention_marked(),
+            functions_marked(),
+        ):
             return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         by_data = "data-dependent" in str(error)
