@@ -126,6 +126,17 @@ def _column_stack(tensors: Any) -> Tensor:
     return torch.cat([t.reshape(-1, 1) if t.ndim < 2 else t for t in tensors], 1)
 
 
+def _einsum(equation: Any, *operands: Any) -> Tensor:
+    """Of complex numbers as of their parts: the exporter knows only real ones."""
+    given = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    if len(given) != 2 or not all(isinstance(t, Tensor) for t in given) or not any(t.is_complex() for t in given):
+        result: Tensor = torch.einsum(equation, *operands)
+        return result
+    (a, b), (c, d) = (torch.view_as_real(t + 0j).unbind(-1) for t in given)
+    real = torch.einsum(equation, a, c) - torch.einsum(equation, b, d)
+    return torch.complex(real, torch.einsum(equation, a, d) + torch.einsum(equation, b, c))
+
+
 MISSING: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.cumprod: _cumprod, Tensor.cumprod: _cumprod,
     torch.erfinv: _erfinv, Tensor.erfinv: _erfinv, torch.special.erfinv: _erfinv,
@@ -138,6 +149,6 @@ MISSING: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.kthvalue: _kthvalue, Tensor.kthvalue: _kthvalue,
     torch.searchsorted: _searchsorted,
     torch.masked_scatter: _masked_scatter, Tensor.masked_scatter: _masked_scatter,
-    torch.isin: _isin, torch.column_stack: _column_stack, **POOL_PLACES,
+    torch.isin: _isin, torch.column_stack: _column_stack, torch.einsum: _einsum, **POOL_PLACES,
 }  # fmt: skip
 """What stands for each function while PyTorch traces; where it doesn't know the arguments, the function itself."""

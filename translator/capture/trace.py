@@ -165,7 +165,7 @@ def _distinct(value: Any) -> Any:
 
 def _to_onnx(program: Any) -> Any:
     try:
-        with _quiet(), one_registry():
+        with torch.no_grad(), _quiet(), one_registry():
             return torch.onnx.export(sparing(program), dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise _refused(error) from error

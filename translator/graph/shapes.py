@@ -280,3 +280,23 @@ def _reduce(node: NodeView, shapes: Shapes, constants: Constants) -> list[SymSha
 @infers("ConstantOfShape")
 def _constant_of_shape(node: NodeView, shapes: Shapes, constants: Constants) -> list[SymShape]:
     return [tuple(_ints(constants, 0))]
+
+
+@infers("DFT")
+def _dft(node: NodeView, shapes: Shapes, constants: Constants) -> list[SymShape]:
+    (shape,) = _known(shapes, 0)
+    given = _ints(constants, 2) if node.has(2) else [node.attr("axis", 1)]
+    axis = given[0] % len(shape)
+    to_real = bool(node.attr("inverse", 0) and node.attr("onesided", 0))
+    length = _ints(constants, 1)[0] if node.has(1) else 2 * (shape[axis] - 1) if to_real else shape[axis]
+    bins = length // 2 + 1 if node.attr("onesided", 0) and not to_real else length
+    return [(*shape[:axis], bins, *shape[axis + 1 : -1], 1 if to_real else 2)]
+
+
+@infers("STFT")
+def _stft(node: NodeView, shapes: Shapes, constants: Constants) -> list[SymShape]:
+    (shape,) = _known(shapes, 0)
+    (step,) = _ints(constants, 1)
+    length = _ints(constants, 3)[0] if node.has(3) else _known(shapes, 2)[0][0]
+    bins = length // 2 + 1 if node.attr("onesided", 1) else length
+    return [(shape[0], (shape[1] - length) // step + 1, bins, 2)]
