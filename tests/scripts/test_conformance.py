@@ -38,5 +38,5 @@ def test_rounding_is_told_from_a_fault() -> None:
     (case,) = conformance.cases(["node"], "^test_dft$")
     assert conformance.judge(case).status == conformance.DOUBLE
     ((inputs, (want,)),) = case.data
-    faulty = replace(case, data=[(inputs, [want + np.float32(1e-2) * (want == want.max())])])
+    faulty = replace(case, data=[(inputs, [want + np.float32(1e-3)])])
     assert conformance.judge(faulty).status == conformance.WRONG
