@@ -92,6 +92,24 @@ class JoinedBias(nn.Module):
         return F.linear(x, self.weight, torch.cat((self.q_bias, self.k_bias, self.v_bias)))
 
 
+class RepeatedByTheBatch(nn.Module):
+    """Keys of a table, a parameter, a buffer, a mean and numbers of the forward, once for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.table = nn.Linear(6, 6), nn.Parameter(torch.rand(4, 5, 6))
+        self.token = nn.Parameter(torch.rand(1, 3, 6))
+        self.register_buffer("numbers", torch.arange(12.0).view(4, 1, 3))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        batch = x.shape[0]
+        keys = self.linear(self.table).repeat(batch, 1, 1)
+        scores = x.repeat_interleave(4, 0) @ keys.mT
+        token = self.token.repeat(batch, 1, 1) + x[:, :3]
+        mean = x.mean(0, keepdim=True).repeat(batch, 1, 1)
+        return scores, token, mean, (self.numbers * 2).repeat(batch, 1, 1), torch.tensor([[1.0, 2.0]]).repeat(batch, 1)
+
+
 class Twice(nn.Module):
     """One parameter in two layouts."""
 
@@ -121,6 +139,7 @@ MOVES: tuple[Case, ...] = (
     applied("flip", lambda x: x.flip(3), X),
     applied("expand", lambda x: x.mean((2, 3), keepdim=True).expand_as(x) + 0, X),
     applied("repeat", lambda x: x[:, :2].repeat(1, 3, 1, 2), X),
+    case("repeat by the batch", RepeatedByTheBatch, (2, 5, 6)),
     applied("repeat interleave", lambda x: x.repeat_interleave(2, dim=1), X),
     applied("cat", lambda x: torch.cat((x, x * 2, x[:, :2]), 1), X),
     applied("stack", lambda x: torch.stack((x, x + 1), 2), X),

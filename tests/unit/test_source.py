@@ -11,6 +11,7 @@ from torch import nn
 
 from tests.unit.sources import SHAPE
 from translator.capture.source import LoadedSource, load_source
+from translator.errors import InputError
 from translator.user_code import parse_spec
 
 # What a source may be
@@ -93,6 +94,40 @@ def test_transformers_are_read_from_a_local_folder(tmp_path: Path) -> None:
     assert not torch.equal(
         *(load_source(f"hf:{tmp_path / 'bert/config.json'}", seed=s).module.pooler.dense.weight for s in (0, 1))
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "query", "shapes"),
+    [
+        ("T5Config", "", {"input_ids": (2, 16), "decoder_input_ids": (2, 8)}),
+        ("T5Config", "?auto=T5EncoderModel", {"input_ids": (2, 16)}),
+        ("WhisperConfig", "", {"input_features": (2, 8, 20), "decoder_input_ids": (2, 8)}),
+    ],
+)
+def test_an_encoder_with_a_decoder_reads_two_inputs(
+    config: str, query: str, shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    import transformers
+
+    small: dict[str, dict[str, object]] = {
+        "T5Config": {"d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2},
+        "WhisperConfig": {"num_mel_bins": 8, "max_source_positions": 10, "pad_token_id": 0, "bos_token_id": 1,
+                          "eos_token_id": 2, "decoder_start_token_id": 1, "encoder_layers": 1, "decoder_layers": 1,
+                          "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+    }  # fmt: skip
+    getattr(transformers, config)(vocab_size=50, d_model=16, **small[config]).save_pretrained(tmp_path)
+    source = load_source(f"hf:{tmp_path}{query}")
+    assert {name: tuple(x.shape) for name, x in source.example_kwargs.items()} == shapes
+
+
+def test_a_model_of_text_without_a_vocabulary_asks_for_its_shape(tmp_path: Path) -> None:
+    import transformers
+
+    transformers.CanineConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_hash_buckets=64
+    ).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="what shape its input `input_ids` has isn't known"):
+        load_source(f"hf:{tmp_path}")
 
 
 # Example inputs

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from translator.types import Layout
 from translator.verify.compare import compare, lay_out
+from translator.verify.findings import Book, Entry, Limits
 
 F64 = np.float64
 
@@ -92,3 +93,13 @@ def test_layout_with_a_view_flattens_in_the_other_order() -> None:
         lay_out(image.flatten(1), Layout(axes=(0, 2, 3, 1), view=(None, 3, None, None)), (None, 60))
     with pytest.raises(ValueError, match="can't be seen as"):
         lay_out(image.flatten(1), Layout(axes=(0, 1, 2), view=(None, 7, 5)), (None, 60))
+
+
+@pytest.mark.parametrize(("output", "right"), [(np.arange(4.0), True), (np.ones(4), False)])
+def test_a_call_is_proven_by_what_varies_along_the_chain_too(output: np.ndarray, right: bool) -> None:
+    """A container of which a mask of ones was compared alone, and the output in the whole model's run (DeBERTa)."""
+    book, key = Book(), ("encoder", 0)
+    book.entries[key] = Entry(key=key, type="Encoder", depth=0, shape=(4,), leaf=False)
+    book.alone(key, "float64", "its input", compare(np.ones(4), np.ones(4)))
+    book.chain(key, "float64", "its output", compare(output, output))
+    assert (book.entries[key].wrong(Limits(by_dtype={"float64": 1e-9})) == "") is right

@@ -79,6 +79,7 @@ def timm_shapes(spec: Spec, module: nn.Module) -> list[Shape]:
 def build_transformers(spec: Spec) -> nn.Module:
     """`hf:FOLDER?auto=AutoModelForImageClassification`: a local folder or config.json; nothing is downloaded.
 
+    auto: one of transformers' AutoModel classes, or a class of models such as T5EncoderModel.
     The folder's weights are loaded where it holds any, else they are random. Code in the folder is never run.
     """
     folder = Path(spec.right)
@@ -91,7 +92,7 @@ def build_transformers(spec: Spec) -> nn.Module:
     auto_name = str(arguments.pop("auto", "AutoModel"))
     auto = getattr(transformers, auto_name, None)
     if auto is None:
-        names = [n for n in dir(transformers) if n.startswith("AutoModel")]
+        names = [n for n in dir(transformers) if n.startswith("AutoModel") or n.endswith("Model")]
         raise InputError(f"{spec.text}: transformers has no {auto_name}", fix=near(auto_name, names, "try AutoModel"))
     has_weights = config_file.parent == folder and any(
         p.suffix in (".safetensors", ".bin") and p.stem.startswith(("model", "pytorch_model")) for p in folder.iterdir()
@@ -103,17 +104,29 @@ def build_transformers(spec: Spec) -> nn.Module:
             config.use_cache = False
         if has_weights:
             return auto.from_pretrained(str(folder), config=config, local_files_only=True)
-        return auto.from_config(config)
+        return (auto.from_config if hasattr(auto, "from_config") else auto._from_config)(config)
 
     return _build(spec, build, arguments)
 
 
-def transformers_input(spec: Spec, module: nn.Module) -> tuple[str, Shape, int]:
-    """(argument name, shape, number of tokens or 0 for real values) of what the model's configuration asks for."""
+def transformers_inputs(spec: Spec, module: nn.Module) -> list[tuple[str, Shape, int]]:
+    """(argument name, shape, number of tokens or 0 for real values) of what the model's configuration asks for.
+
+    Of an encoder with a decoder the text that the decoder reads is a second input.
+    """
     config: Any = module.config
     name = str(getattr(module, "main_input_name", ""))
-    if name in _TEXT_INPUTS:
+    inputs = [_main_input(spec, config, name)]
+    if config.is_encoder_decoder and "decoder_input_ids" in inspect.signature(module.forward).parameters:
+        inputs.append(("decoder_input_ids", (2, _TOKENS // 2), int(config.vocab_size)))
+    return inputs
+
+
+def _main_input(spec: Spec, config: Any, name: str) -> tuple[str, Shape, int]:
+    if name in _TEXT_INPUTS and hasattr(config, "vocab_size"):
         return name, (2, _TOKENS), int(config.vocab_size)
+    if name == "input_features" and hasattr(config, "num_mel_bins") and hasattr(config, "max_source_positions"):
+        return name, (2, config.num_mel_bins, 2 * config.max_source_positions), 0
     side = getattr(config, "image_size", None)
     if name == "pixel_values" and side is not None:
         height, width = side if isinstance(side, tuple | list) else (side, side)

@@ -156,9 +156,10 @@ def find_examples(module: nn.Module, spec: Spec, request: SourceRequest, *, wide
         case "timm":
             return examples.from_shapes(module, _sizes(libraries.timm_shapes(spec, module)), seed=seed)
         case "hf":
-            name, shape, tokens = libraries.transformers_input(spec, module)
-            kinds = ["int64" if tokens else "float32"]
-            kwargs = {name: examples.random_inputs(_sizes([shape]), kinds, seed=seed, below=tokens)[0]}
+            kwargs = {
+                name: examples.random_inputs(_sizes([shape]), ["int64" if n else "float32"], seed=seed, below=n)[0]
+                for name, shape, n in libraries.transformers_inputs(spec, module)
+            }
             examples.check_runs(module, (), kwargs)
             return examples.Examples(args=(), kwargs=kwargs)
     raise InputError(

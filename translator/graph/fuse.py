@@ -20,6 +20,7 @@ from translator.graph.fusions.small import (
     fuse_slices,
     fuse_table_lookup,
 )
+from translator.graph.fusions.tiles import expand_dynamic_tiles
 from translator.graph.fusions.views import fuse_views
 from translator.graph.view import Graph, live
 
@@ -29,6 +30,7 @@ FUSIONS: tuple[Fusion, ...] = (
     lift_shared_views,
     spell_out_einsums,
     squeeze_broadcast_letters,
+    expand_dynamic_tiles,
     fuse_replacements,
     drop_idle_replacements,
     fuse_table_lookup,

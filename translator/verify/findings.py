@@ -138,7 +138,9 @@ class Book:
 
     def chain(self, key: Key, dtype: str, what: str, outcome: Outcome) -> None:
         """A comparison where the whole Keras model ran by itself."""
-        self.entries[key].chain.setdefault(dtype, Worst()).add(what, outcome)
+        entry = self.entries[key]
+        entry.chain.setdefault(dtype, Worst()).add(what, outcome)
+        entry.informative |= outcome.informative and not outcome.problem
         self._count(f"chain {dtype}")
 
     def in_order(self) -> Iterator[Entry]:
