@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import sysconfig
 import traceback
@@ -148,9 +149,13 @@ def users_code(what: str, *, fix: str = "") -> Iterator[None]:
         raise InputError(f"{what} {describe(error)}", where=where, fix=fix) from error
 
 
+_OUR_NAME = re.compile(r"^_translator_\w+_[0-9a-f]{12}\.")
+"""Of a file's module, before the name of an error that the file defines."""
+
+
 def describe(error: BaseException) -> str:
     """`Kind: message`, without a traceback, of at most 2,000 characters."""
-    text = "".join(traceback.format_exception_only(error)).strip()
+    text = _OUR_NAME.sub("", "".join(traceback.format_exception_only(error)).strip())
     if isinstance(error, SyntaxError):
         text = f"SyntaxError: {error.msg}"
     return text if len(text) <= 2000 else text[:2000] + " …"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ import translator
 from tests.unit.sources import SHAPE, refusal
 from translator.capture.source import check_finite, load_source
 from translator.errors import InputError, UnsupportedError
+from translator.verdict import Verdict
+from translator.verify.watch import Watch
 
 
 def test_a_factory_that_raises_is_told_with_the_users_own_line(write) -> None:
@@ -215,3 +218,49 @@ def test_what_the_exporter_refuses_has_its_operation_module_and_line(
     assert caught.value.what.startswith(f"{operation}: ")
     assert caught.value.where.module == "1.0"
     assert re.search(r"test_source_refusals\.py, line \d+, in forward$", caught.value.where.source)
+
+
+class OwnError(Exception):
+    """An error that PyTorch doesn't know."""
+
+
+class Particular(nn.Module):
+    """Runs on its example, and on nothing else of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.linear, self.kind = nn.Linear(6, 6), kind
+        self.table = np.ones((6, 3), np.float32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        tracing = torch.compiler.is_compiling()
+        if self.kind == "double" and x.dtype is torch.float64:
+            raise OwnError("not in double")
+        if self.kind == "range" and not tracing and float(x.abs().max()) > 20:
+            raise OwnError("too large")
+        if self.kind == "batch" and not tracing and x.shape[0] > 2:
+            raise OwnError("too many")
+        return y @ torch.from_numpy(self.table) if self.kind == "numpy" else y
+
+
+@pytest.mark.parametrize("kind", ["range", "batch", "numpy"])
+def test_a_forward_that_refuses_other_numbers_or_holds_numpys_is_proven_without_them(kind: str) -> None:
+    assert translator.convert(Particular(kind), torch.randn(2, 6)).report.verdict is Verdict.EQUAL
+
+
+def test_a_forward_that_fails_in_the_proof_alone_is_said_with_its_line() -> None:
+    with pytest.raises(InputError) as caught:
+        translator.convert(Particular("double"), torch.randn(2, 6))
+    assert "Particular runs on its example, but raised in the proof: " in str(caught.value)
+    assert "OwnError: not in double" in str(caught.value)
+    assert re.search(r"test_source_refusals\.py, line \d+, in forward$", caught.value.where.source)
+
+
+def test_a_fault_of_the_judges_own_is_not_said_to_be_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Watch, "leave", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        translator.convert(nn.Linear(6, 6), torch.randn(2, 6))

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from translator.verify.exact_casts import exact_casts
 from translator.verify.exact_tensorflow import exact_activations, exact_pools
+from translator.verify.torch_record import map_tensors
 
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _WIDER |= {torch.float16: torch.float64, torch.bfloat16: torch.float64}
@@ -141,7 +142,13 @@ class _Float64Mode(TorchFunctionMode):
         kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
         if func in _CONVOLUTIONS and (args[6] if len(args) > 6 else kwargs.get("groups", 1)) > 1:
             return _on_one_thread(func, args, kwargs)
-        made = func(*args, **kwargs)
+        try:
+            made = func(*args, **kwargs)
+        except RuntimeError:
+            wide = map_tensors(_widened, (args, kwargs))
+            if all(a is b for a, b in zip(_tensors_in(wide), _tensors_in((args, kwargs)), strict=True)):
+                raise
+            made = func(*wide[0], **wide[1])  # float32 numbers from elsewhere (numpy's) beside those of the run
         if getattr(made, "dtype", None) is torch.float32 and not any(map(_is_float, _tensors_in((args, kwargs)))):
             return _of_whole_numbers(func, args, kwargs)
         return made
@@ -155,6 +162,10 @@ def _of_whole_numbers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: d
         return func(*args, **kwargs)
     finally:
         torch.set_default_dtype(before)
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.dtype is torch.float32 else tensor
 
 
 def _is_float(tensor: torch.Tensor) -> bool:

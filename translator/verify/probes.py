@@ -17,6 +17,7 @@ from torch import nn
 from translator.verify.claim_index import ROOT, Twin
 from translator.verify.compare import Outcome, compare, failure, lay_out
 from translator.verify.findings import Book, Worst
+from translator.verify.forward import forward_called
 from translator.verify.keras_replay import Segment, backend_errors, replay, to_keras, to_numpy
 from translator.verify.torch_record import Key, ModuleEvent, evaluating, map_tensors, outputs_of, tensors_in
 from translator.verify.watch import Watch, wide
@@ -252,7 +253,7 @@ def _try(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     Its hooks are not run: another's, such as one that collects hidden states, would take this for the model's own call.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), forward_called():
             return tensors_in(module.forward(*args, **kwargs))
     except TORCH_ERRORS:
         return None

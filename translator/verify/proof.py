@@ -23,6 +23,7 @@ from translator.verify import ledger as books
 from translator.verify.claim_index import ROOT, ClaimIndex, index_claims
 from translator.verify.configuration import compare_configuration, epsilon_folded, variance_makes_up
 from translator.verify.findings import Book, Limits
+from translator.verify.forward import raised_in_the_proof
 from translator.verify.inputs import first_row, in_dtype, other_sizes, proof_inputs, wide_inputs
 from translator.verify.keras_graph import KerasGraph
 from translator.verify.keras_record import graph_of_any
@@ -118,7 +119,8 @@ def prove(
         rows = proof.options.batch if one is inputs else 1
         rng = np.random.default_rng([options.seed, 1])
         wide = wide_inputs(example_inputs, kwargs, proof.index, rng, None if proof.as_given else rows)
-        _run_all(proof, inputs, one, wide)
+        with raised_in_the_proof(module):
+            _run_all(proof, inputs, one, wide)
     _configure(proof)
     ledger = books.keep_books(module, subject.keras_model, subject.claims, unused)
     return report_of(proof, ledger, seconds=time.perf_counter() - started)

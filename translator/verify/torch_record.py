@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from translator.verify.forward import forward_called
+
 Key = tuple[str, int]
 """A module call: the module's path and how many calls of it came before."""
 
@@ -128,6 +130,7 @@ def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], lis
                 continue
             stack.callback(child.register_forward_pre_hook(recorder.before, with_kwargs=True).remove)
             stack.callback(child.register_forward_hook(recorder.after, with_kwargs=True).remove)
+        stack.enter_context(forward_called())
         args, kwargs = map_tensors(torch.clone, (args, dict(kwargs)))
         return tensors_in(module(*args, **kwargs))
 
@@ -139,7 +142,7 @@ def changes_inputs(module: nn.Module) -> bool:
 
 def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
     """Call the module on copies of its arguments (it may work in place), without gradients; its output tensors."""
-    with torch.no_grad():
+    with torch.no_grad(), forward_called():
         args, kwargs = map_tensors(torch.clone, (args, dict(kwargs)))
         return tensors_in(module(*args, **kwargs))
 
