@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
@@ -144,3 +145,32 @@ MISSING: tuple[Case, ...] = (
 @pytest.mark.parametrize("one", MISSING, ids=lambda c: c.name)
 def test_functions_that_the_exporter_has_no_translation_for_are_proven(one: Case) -> None:
     assert_proven(MISSING, one)
+
+
+class Within(nn.Module):
+    """A module called within one of PyTorch's contexts that change nothing here."""
+
+    def __init__(self, context: Callable[[], AbstractContextManager[object]]) -> None:
+        super().__init__()
+        self.first, self.second, self.context = nn.Linear(6, 6), nn.Linear(6, 4), context
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        with self.context():
+            y: torch.Tensor = self.second(x.float()).relu()
+        return y * 2
+
+
+CONTEXTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "autocast that is off": lambda: torch.autocast("cpu", enabled=False),
+    "autocast of another device": lambda: torch.autocast("cuda", enabled=False),
+    "no gradients": torch.no_grad,
+    "inference mode": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_a_module_within_a_context_is_proven_by_its_name(name: str) -> None:
+    done = translator.convert(Within(CONTEXTS[name]).eval(), torch.randn(2, 6))
+    assert done.report.verdict is Verdict.EQUAL
+    assert {row.torch for row in done.report.layers} >= {"first", "second"}

@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 
+def writes(tensor: Tensor) -> int:
+    """How often the tensor was written to, by PyTorch's count; none in inference mode, where PyTorch doesn't count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 @dataclass(slots=True)
 class _Pair:
     source: Tensor
@@ -29,17 +34,17 @@ class Aliases:
 
     def add(self, source: Tensor, result: Tensor) -> None:
         """From now on they are one."""
-        self.pairs.append(_Pair(source, result, (source._version, result._version)))
+        self.pairs.append(_Pair(source, result, (writes(source), writes(result))))
 
     def settle(self) -> None:
         """Repeat on the other what was written to one since the last time; PyTorch counts the writes to a tensor."""
-        while changed := [p for p in self.pairs if (p.source._version, p.result._version) != p.versions]:
+        while changed := [p for p in self.pairs if (writes(p.source), writes(p.result)) != p.versions]:
             for pair in changed:
-                if pair.source._version != pair.versions[0]:
+                if writes(pair.source) != pair.versions[0]:
                     pair.result.copy_(pair.source)
                 else:
                     pair.source.copy_(pair.result)
-                pair.versions = (pair.source._version, pair.result._version)
+                pair.versions = (writes(pair.source), writes(pair.result))
 
 
 _CURRENT: ContextVar[Aliases | None] = ContextVar("aliases", default=None)

@@ -36,6 +36,26 @@ def masks_as_given() -> Iterator[None]:
 
 
 @contextmanager
+def without_idle_autocast() -> Iterator[None]:
+    """`with torch.autocast(…, enabled=False)` where none is on does nothing; a trace would hide the modules in it."""
+    from torch.amp import autocast
+
+    enter: Any = autocast.__enter__
+    leave: Any = autocast.__exit__
+
+    def idle(block: Any) -> bool:
+        import torch
+
+        return not block._enabled and not torch.is_autocast_enabled(block.device)
+
+    with (
+        patch.object(autocast, "__enter__", lambda block: block if idle(block) else enter(block)),
+        patch.object(autocast, "__exit__", lambda block, *error: None if idle(block) else leave(block, *error)),
+    ):
+        yield
+
+
+@contextmanager
 def without_cache(module: nn.Module) -> Iterator[bool]:
     """No cache of keys and values for generation, as transformers' models make one: it is no tensor. True: one had."""
     owned: list[Any] = [getattr(part, "config", None) for part in module.modules()]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops as onnx_ops
 
+from translator.capture.aliases import writes
 from translator.capture.nodes import DOMAIN, Attributes
 
 
@@ -49,12 +50,12 @@ class _Port:
         self._calls[self._path] += 1
         found = self._marked("in", call, (args, kwargs), least=2)
         given = (args, kwargs) if found is None else found
-        self._open.append((call, [(t, t._version) for t in _tensors(given)]))
+        self._open.append((call, [(t, writes(t)) for t in _tensors(given)]))
         return found
 
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
         call, given = self._open.pop()
-        changed = any(tensor._version != version for tensor, version in given)
+        changed = any(writes(tensor) != version for tensor, version in given)
         return self._marked("out", call, output, least=1 if changed else 2)
 
     def _marked(self, side: str, call: int, value: Any, *, least: int) -> Any:

@@ -21,7 +21,7 @@ from torch.onnx._internal.exporter._errors import DispatchError
 from translator.capture.batches import shared_batches
 from translator.capture.marked_modules import modules_marked
 from translator.capture.marks import attention_marked, functions_marked
-from translator.capture.modes import evaluating, masks_as_given, without_cache
+from translator.capture.modes import evaluating, masks_as_given, without_cache, without_idle_autocast
 from translator.capture.origins import annotate, origin_of
 from translator.capture.ports import ports_marked
 from translator.capture.retrace import OPSET, one_registry, sparing
@@ -76,7 +76,7 @@ def capture(
                 fix="leave --dynamic-hw away, or export the file with dynamic heights and widths",
             )
         return module.captured(name)
-    with evaluating(module), masks_as_given(), without_cache(module) as cached:
+    with evaluating(module), masks_as_given(), without_idle_autocast(), without_cache(module) as cached:
         program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
         onnx_program = _to_onnx(program)
     exported = onnx_program.exported_program
@@ -181,11 +181,12 @@ def _refused(error: BaseException) -> UnsupportedError:
     if node is None:
         return UnsupportedError(f"the ONNX exporter refuses the model: {_cause(error)}", reason="export")
     origin = origin_of(node.name, node.meta)
+    name = node.target.__name__ if inspect.isfunction(node.target) else str(node.target)
     where = Where(module=origin.module or "(root)", source=origin.source, node=node.name)
     if any(isinstance(e, DispatchError) for e in chain):
-        what, fix = f"{node.target}: PyTorch's ONNX exporter has no translation for it", _OTHER_OPERATIONS
+        what, fix = f"{name}: PyTorch's ONNX exporter has no translation for it", _OTHER_OPERATIONS
         return UnsupportedError(what, reason="op", where=where, fix=fix)
-    what = f"{node.target}: the ONNX exporter refuses it: {first_line(chain[-1])}"
+    what = f"{name}: the ONNX exporter refuses it: {first_line(chain[-1])}"
     return UnsupportedError(what, reason="export", where=where, fix=_OTHER_OPERATIONS)
 
 

@@ -7,6 +7,7 @@ functional code between layers, is computed from PyTorch's own numbers: that is 
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Watch:
     at_leaf: LeafHook | None = None
     label: str = ""
     on_call: Callable[[], None] | None = None
-    _seen: dict[int, tuple[Any, int, Target, Outcome | None]] = field(default_factory=dict)
+    _seen: dict[int, tuple[Any, float, Target, Outcome | None]] = field(default_factory=dict)
     _broken: bool = False
 
     def enter(self, event: ModuleEvent) -> bool:
@@ -98,7 +99,7 @@ class Watch:
                 continue
             name = what if len(tensors) == 1 else f"{what} {number}"
             seen = self._seen.get(target.value)
-            if seen is not None and seen[0]() is tensor and seen[1:3] == (tensor._version, target):
+            if seen is not None and seen[0]() is tensor and seen[1:3] == (_writes(tensor), target):
                 self._skip(twin.key, target, name, seen[3])
             else:
                 self._check(twin.key, tensor, target, name)
@@ -143,7 +144,7 @@ class Watch:
     def sync(self, target: Target, tensor: torch.Tensor, want: np.ndarray, along: Outcome | None = None) -> None:
         """Let the synced replay go on with PyTorch's `tensor`, which lies there as `want`."""
         self.synced.replace(target.value, to_keras(want, self.dtype_of(target.value)))
-        self._seen[target.value] = (weakref.ref(tensor), tensor._version, target, along)
+        self._seen[target.value] = (weakref.ref(tensor), _writes(tensor), target, along)
 
     def dtype_of(self, value: int) -> str:
         """What a value of the graph is in this run: the run's dtype where it is a float."""
@@ -191,3 +192,8 @@ def _short(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = next((line.strip() for line in lines if line.strip()), "")
     return f"{type(error).__name__}: {text[:160]}"
+
+
+def _writes(tensor: torch.Tensor) -> float:
+    """How often the tensor was written to, by PyTorch's count; NaN, equal to nothing, in inference mode: no count."""
+    return math.nan if tensor.is_inference() else tensor._version
