@@ -136,6 +136,11 @@ BY_COMPUTED: tuple[Case, ...] = (
     case("made in the forward", lambda: ByComputed(2, fixed=True, groups=2), C2),
     case("weight norm", lambda: parametrizations.weight_norm(nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1)), C1),
     applied("a filter made in the forward", lambda x: F.conv2d(x, torch.arange(16.0).view(4, 1, 2, 2), groups=4), C2),
+    applied(
+        "spread by a filter of one channel, and what needs to know that it is one",
+        lambda x: F.group_norm(F.conv_transpose1d(x, torch.arange(8.0).view(4, 1, 2), stride=2), 1),
+        C1,
+    ),
     applied("a filter of all channels", lambda x: F.conv1d(x, torch.ones(2, 4, 3) / 7, torch.ones(2)), C1),
 )
 

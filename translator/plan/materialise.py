@@ -55,7 +55,7 @@ class Materialiser:
         """Numbers that float32 can't hold, as a sum of two that it can: exact where the model computes in float64."""
         context = self._context
         if key not in self._made:
-            high = context.op(node, "add", zero_float(context, node), array, role="high", main=False)
+            high = in_graph(context, node, array, role="high")
             self._made[key] = context.op(node, "add", high, rest, role="exact", main=False)
         return self._made[key]
 
@@ -294,8 +294,14 @@ def zero_float(context: PlanContext, node: NodeView) -> Ref:
     return found
 
 
-def in_graph(context: PlanContext, node: NodeView, arg: Arg) -> Arg:
-    """A constant array as a value of the graph, in the model's own floats: not every function of keras.ops promotes."""
+def in_graph(context: PlanContext, node: NodeView, arg: Arg, *, role: str = "in_graph") -> Arg:
+    """A constant array as a value of the graph, in the model's own floats: not every function of keras.ops promotes.
+
+    Keras takes a last axis of size 1 for unknown, since the zero that is added comes from the batch: a reshape says it.
+    """
     if not isinstance(arg, np.ndarray):
         return arg
-    return context.op(node, "add", zero_float(context, node), arg, role="in_graph", main=False)
+    made = context.op(node, "add", zero_float(context, node), arg, role=role, main=False)
+    if arg.shape[-1:] != (1,):
+        return made
+    return context.op(node, "reshape", made, arg.shape, role=f"{role}_shape", main=False)
