@@ -7,8 +7,8 @@
 Networks have 1 to 5 dimensions, odd sizes, branches, joins, modules used again and every layer with random legal
 settings (scripts/fuzzing). Several are translated side by side in one model, which costs far less than one each; where
 that model isn't proven, each is asked by itself. A network with a part that is constant whatever comes in (the softmax
-over an axis of length 1) can't be judged, and is "unusable". Results that are in --output already are not computed
-again. The exit status is 1 if any network is wrong or crashed.
+over an axis of length 1) can't be judged, nor one that PyTorch refuses (a view behind a part): they are "unusable".
+Results that are in --output already are not computed again. The exit status is 1 if any network is wrong or crashed.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ def asked(recipes: Sequence[Any]) -> tuple[str, str]:
     try:
         with torch.no_grad():
             module(*(x.clone() for x in inputs))
+    except RuntimeError as error:
+        return UNUSABLE, f"PyTorch refuses it: {str(error)[:200]}"
+    try:
         result = translate(module, inputs)
         subject = Subject(keras_model=result.model, claims=result.claims, load_state=result.load_state)
         report = prove(module, inputs, subject, ProofOptions(dtypes=("float64",)))

@@ -18,6 +18,9 @@ BATCH = 2
 _LARGEST = 3_000
 """Elements of a tensor; a step that makes more is left out."""
 
+_ROUNDING = 1e-6
+"""Numbers of about 1 that differ by less are one number, rounded."""
+
 _RAISED = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ZeroDivisionError)
 _JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a + b": lambda a, b: a + b, "a * b": lambda a, b: a * b, "a - b": lambda a, b: a - b,
@@ -149,8 +152,8 @@ def _tried(step: Step, values: Sequence[Tensor]) -> Tensor | None:
     except _RAISED:
         return None
     usable = isinstance(value, Tensor) and value.is_floating_point() and 0 < value.numel() <= _LARGEST
-    if usable and value.numel() > 1 and bool((value == value.flatten()[0]).all()):  # x - x: nothing shows behind it
-        return None
+    if usable and value.numel() > 1 and not bool(value.max() - value.min() > _ROUNDING):
+        return None  # x - x, or a normalised constant: nothing shows behind it but how PyTorch rounds
     return value if usable and value.ndim <= 6 and value.shape[0] == BATCH and bool(value.isfinite().all()) else None
 
 
