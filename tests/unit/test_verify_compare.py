@@ -102,4 +102,7 @@ def test_a_call_is_proven_by_what_varies_along_the_chain_too(output: np.ndarray,
     book.entries[key] = Entry(key=key, type="Encoder", depth=0, shape=(4,), leaf=False)
     book.alone(key, "float64", "its input", compare(np.ones(4), np.ones(4)))
     book.chain(key, "float64", "its output", compare(output, output))
-    assert (book.entries[key].wrong(Limits(by_dtype={"float64": 1e-9})) == "") is right
+    limits = Limits(by_dtype={"float64": 1e-9})
+    assert (book.entries[key].wrong(limits) == "") is right
+    book.chain(key, "float64", "its input", compare(np.arange(4.0), np.arange(4.0)))
+    assert (book.entries[key].wrong(limits) == "") is right

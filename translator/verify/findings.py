@@ -140,7 +140,7 @@ class Book:
         """A comparison where the whole Keras model ran by itself."""
         entry = self.entries[key]
         entry.chain.setdefault(dtype, Worst()).add(what, outcome)
-        entry.informative |= outcome.informative and not outcome.problem
+        entry.informative |= what.startswith("its output") and outcome.informative and not outcome.problem
         self._count(f"chain {dtype}")
 
     def in_order(self) -> Iterator[Entry]:
