@@ -92,7 +92,6 @@ def group(seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
 def asked(recipes: Sequence[Any]) -> tuple[str, str]:
     """What becomes of networks translated side by side: (status, message)."""
     import keras
-    import torch
 
     from scripts.fuzzing.networks import Network, example
     from translator.engines.native import translate
@@ -101,13 +100,10 @@ def asked(recipes: Sequence[Any]) -> tuple[str, str]:
     from translator.verify.proof import ProofOptions, Subject, prove
 
     networks = [Network(r) for r in recipes]
+    if not all(map(runs, recipes)):
+        return UNUSABLE, "PyTorch refuses it"
     module = Together(networks).eval() if len(networks) > 1 else networks[0].eval()
     inputs = tuple(example(r) for r in recipes)
-    try:
-        with torch.no_grad():
-            module(*(x.clone() for x in inputs))
-    except RuntimeError as error:
-        return UNUSABLE, f"PyTorch refuses it: {str(error)[:200]}"
     try:
         result = translate(module, inputs)
         subject = Subject(keras_model=result.model, claims=result.claims, load_state=result.load_state)
