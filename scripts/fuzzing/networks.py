@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,9 @@ _LARGEST = 3_000
 
 _ROUNDING = 1e-6
 """Numbers of about 1 that differ by less are one number, rounded."""
+
+_DIGITS = 1e-2
+"""A relative difference between float32 and float64 at which the network itself loses nearly every digit."""
 
 _RAISED = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ZeroDivisionError)
 _JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -86,29 +90,33 @@ class Network(nn.Module):
 
 
 def recipe(seed: int) -> Recipe:
-    """The network of a seed: each step is tried in PyTorch, and left out where PyTorch refuses it or is constant."""
+    """The network of a seed. Left out are steps that PyTorch refuses, that give a constant, or that lose all digits."""
     rng = Random(seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         shape = _shape(rng)
         values = [torch.randn(shape)]
+        exact = [values[0].double()]
         steps: list[Step] = []
         for _ in range(rng.randint(2, 9)):
             step = _step(rng, values, steps)
-            value = _tried(step, values) if step else None
-            if step is None or value is None:
+            if step is None:
+                continue
+            if isinstance(step.piece.run, nn.Module):
+                _randomise(step.piece.run, seed)
+            value = _tried(step, values)
+            wide = _in_float64(step, exact) if value is not None else None
+            if value is None or wide is None or _lost(value, wide):
                 continue
             steps.append(step)
             values.append(value)
+            exact.append(wide)
         if not steps:
             steps, values = [Step(piece=built(nn.ReLU), reads=(0,))], [values[0], values[0].relu()]
     outputs = [len(steps)]
     if len(steps) > 2 and rng.random() < 0.3:
         outputs.insert(0, rng.randrange(1, len(steps)))
-    for step in steps:
-        if isinstance(step.piece.run, nn.Module):
-            _randomise(step.piece.run, seed)
     return Recipe(seed=seed, shape=shape, steps=tuple(steps), outputs=tuple(outputs))
 
 
@@ -145,8 +153,6 @@ def _step(rng: Random, values: Sequence[Tensor], steps: Sequence[Step]) -> Step 
 
 
 def _tried(step: Step, values: Sequence[Tensor]) -> Tensor | None:
-    if isinstance(step.piece.run, nn.Module):
-        step.piece.run.eval()
     try:
         value = step.piece.run(*(values[i].clone() for i in step.reads))
     except _RAISED:
@@ -155,6 +161,23 @@ def _tried(step: Step, values: Sequence[Tensor]) -> Tensor | None:
     if usable and value.numel() > 1 and not bool(value.max() - value.min() > _ROUNDING):
         return None  # x - x, or a normalised constant: nothing shows behind it but how PyTorch rounds
     return value if usable and value.ndim <= 6 and value.shape[0] == BATCH and bool(value.isfinite().all()) else None
+
+
+def _in_float64(step: Step, values: Sequence[Tensor]) -> Tensor | None:
+    """The step's value in float64, of values in float64."""
+    run = copy.deepcopy(step.piece.run).double() if isinstance(step.piece.run, nn.Module) else step.piece.run
+    torch.set_default_dtype(torch.float64)
+    try:
+        return run(*(values[i].clone() for i in step.reads)).double()  # type: ignore[no-any-return]
+    except _RAISED:
+        return None
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _lost(value: Tensor, exact: Tensor) -> bool:
+    """Whether float32 has no digits left, as of `x - tanh(x)` of small numbers: a proof in float64 has few, either."""
+    return not bool((value - exact).abs().max() <= _DIGITS * exact.abs().max())
 
 
 def _randomise(module: nn.Module, seed: int) -> None:

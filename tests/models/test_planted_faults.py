@@ -7,7 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import translator
 from tests.unit.verify_pairs import Pair, Settings, residual_pair, value
 from translator.claims import Claims
 from translator.types import Layout
@@ -297,3 +300,29 @@ def test_constant_reference_proves_nothing(rng: np.random.Generator) -> None:
     assert "constant" in str(blind.differences)
     assert blind.first_wrong == "fc"
     assert pair.prove().verdict is Verdict.EXPLAINED
+
+
+class Blind(nn.Module):
+    """Puts out zeros, though it has parameters and reads numbers that vary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(3) + 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale.clamp(max=0)
+
+
+def test_what_comes_in_does_not_vouch_for_what_comes_out() -> None:
+    report = translator.convert(nn.Sequential(Blind(), nn.Linear(3, 2)), torch.randn(2, 3)).report
+    assert report.verdict is Verdict.DIFFERENT
+    assert report.first_wrong == "0"
+    assert "constant" in str(report.differences)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_constant_function_without_parameters_shows_itself_by_other_numbers(nested: bool) -> None:
+    """A normalisation of one number gives 0 whatever comes in: the same for all that it was asked with."""
+    head = nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(1, elementwise_affine=False))
+    module = nn.Sequential(head, nn.Linear(1, 4)) if nested else head
+    assert translator.convert(module, torch.randn(2, 3)).report.verdict is Verdict.EQUAL

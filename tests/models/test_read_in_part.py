@@ -87,6 +87,76 @@ def test_what_is_not_read_stays_in_the_books(name: str) -> None:
         assert tensor not in back or np.array_equal(back[tensor], numbers.numpy()), tensor
 
 
+def frequencies(m: Parts, x: Tensor) -> Tensor:
+    """A NeRF's encoding: the place with all frequencies, the direction with the first few."""
+    return torch.cat([torch.sin(x[..., None] * m.bias), torch.sin(x[..., None] * m.bias[:3])], -1)
+
+
+def token(m: Parts, x: Tensor) -> Tensor:
+    return torch.cat([m.tokens[:, :1].expand(x.shape[0], -1, -1), x], 1) * m.tokens[0, 0]
+
+
+def joined_and_alone(m: Parts, x: Tensor) -> Tensor:
+    return F.linear(x, torch.cat([m.matrix, m.matrix])) * F.linear(x, m.matrix).sum(-1, keepdim=True)
+
+
+def either_way(m: Parts, x: Tensor) -> Tensor:
+    weights = (m.matrix, m.matrix[:2].flip(1))
+    return F.linear(x, torch.cat(weights)) - F.linear(x, torch.cat(weights[::-1]))
+
+
+READ_TWICE: dict[str, tuple[Callable[[Parts, Tensor], Tensor], tuple[int, ...]]] = {
+    "frequencies, whole and in part": (frequencies, WORDS),
+    "a matrix and some of its rows": (lambda m, x: F.linear(x, m.matrix).sum() * F.linear(x, m.matrix[:2]), WORDS),
+    "regions that overlap, a third that doesn't": (
+        lambda m, x: x[..., :4] * m.bias[:4] + x[..., :4] * m.bias[2:6] + m.bias[4:], WORDS
+    ),
+    "joined to itself and alone": (joined_and_alone, WORDS),
+    "joined in two orders": (either_way, WORDS),
+    "a token for each sample, and as a scale": (token, WORDS),
+    "a kernel and some of its filters": (
+        lambda m, x: F.conv2d(x, m.kernel)[:, :2] - F.conv2d(x, m.kernel[:2], m.kernel[:2, 0, 0, 0]), IMAGE
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_TWICE)
+def test_numbers_that_two_read_are_held_once(name: str) -> None:
+    function, shape = READ_TWICE[name]
+    module = Parts(function)
+    done = translator.convert(module, torch.randn(shape))
+    assert done.report.verdict is Verdict.EXPLAINED
+    assert done.report.balance.unexplained == 0
+    back = done.state_dict()
+    assert all(np.array_equal(back[k], v.numpy()) for k, v in module.state_dict().items() if k in back)
+
+
+class Tied(nn.Module):
+    """A table that is looked up, and read otherwise, too."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.words, self.function = nn.Embedding(9, 6), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.words(x) * self.function(self.words.weight)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["table first", "function first"])
+@pytest.mark.parametrize(
+    "function",
+    [lambda w: w.norm(), lambda w: w[:3].sum(0), lambda w: w.t()[:, 4], lambda w: w.flatten()[12:18]],
+    ids=["norm", "rows", "turned", "flat"],
+)
+def test_a_table_that_is_read_otherwise_stays_an_embedding(function: Callable[[Tensor], Tensor], first: bool) -> None:
+    module = Tied(function)
+    if not first:
+        module.forward = lambda x: function(module.words.weight) * module.words(x)  # type: ignore[method-assign]
+    done = translator.convert(module, torch.randint(0, 9, (2, 5)))
+    assert done.report.verdict is Verdict.EQUAL
+    assert [tuple(w.shape) for w in done.model.weights] == [(9, 6)]
+
+
 RESIZES: dict[str, dict[str, object]] = {
     "bicubic": {"size": (9, 7), "mode": "bicubic"},
     "bilinear": {"size": (9, 7), "mode": "bilinear"},

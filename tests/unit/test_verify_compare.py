@@ -105,4 +105,5 @@ def test_a_call_is_proven_by_what_varies_along_the_chain_too(output: np.ndarray,
     limits = Limits(by_dtype={"float64": 1e-9})
     assert (book.entries[key].wrong(limits) == "") is right
     book.chain(key, "float64", "its input", compare(np.arange(4.0), np.arange(4.0)))
+    book.alone(key, "float64", "its input 1", compare(np.arange(4.0), np.arange(4.0)))
     assert (book.entries[key].wrong(limits) == "") is right

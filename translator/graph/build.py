@@ -21,7 +21,7 @@ from translator.graph.derive import Derived
 from translator.graph.dims import SymDim, SymShape, ratio, symbolic_shape
 from translator.graph.evaluate import NotConstant, integers, run
 from translator.graph.onnx_data import constant_of, dtype_name, numpy_name, plain_attribute
-from translator.graph.parts import partly_read
+from translator.graph.parts import kept_whole
 from translator.graph.shapes import infer, product, vague
 from translator.graph.tidy import changes_nothing
 from translator.graph.view import Graph, NodeView, Ports, live
@@ -43,14 +43,14 @@ def build_graph(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bo
     Raises: UnsupportedError (control-flow) for If, Loop and Scan; (sequence-type) for sequences that aren't splits.
     """
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    graph = _built(model, tensors, uncut=frozenset())
-    uncut = partly_read(graph, {name: shape for name, (shape, _) in tensors.items()})
-    return _built(model, tensors, uncut=uncut) if uncut else graph
+    graph = _built(model, tensors, whole=frozenset())
+    whole = kept_whole(graph, {name: shape for name, (shape, _) in tensors.items()})
+    return _built(model, tensors, whole=whole) if whole else graph
 
 
-def _built(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bool]], *, uncut: frozenset[str]) -> Graph:
-    """One walk over the nodes. uncut: tensors that are not to be cut into regions before the model runs."""
-    builder = Builder(tensors, uncut)
+def _built(model: ir.Model, tensors: Mapping[str, tuple[tuple[int, ...], bool]], *, whole: frozenset[str]) -> Graph:
+    """One walk over the nodes. whole: tensors that are not to be cut or joined before the model runs."""
+    builder = Builder(tensors, whole)
     for value in model.graph.inputs:
         builder.declare(value)
     for name, initializer in model.graph.initializers.items():
@@ -84,8 +84,8 @@ def _refuse_unshaped(nodes: Sequence[NodeView], outputs: Sequence[str], shapes: 
 class Builder:
     """Walks the nodes once and sorts every value into constant, derived, another's alias, or computed at run time."""
 
-    def __init__(self, tensors: Mapping[str, tuple[tuple[int, ...], bool]], uncut: frozenset[str]) -> None:
-        self.tensors, self.uncut = tensors, uncut
+    def __init__(self, tensors: Mapping[str, tuple[tuple[int, ...], bool]], whole: frozenset[str]) -> None:
+        self.tensors, self.whole = tensors, whole
         self.nodes: list[NodeView] = []
         self.shapes: dict[str, SymShape] = {}
         self.dtypes: dict[str, str] = {}
@@ -333,7 +333,7 @@ class Builder:
         if result is None:
             return False
         parts = result if isinstance(result, tuple) else (result,)
-        if any(piece.region and piece.tensor in self.uncut for part in parts for piece in part.pieces):
+        if any(p.tensor in self.whole and (p.region or len(part.pieces) > 1) for part in parts for p in part.pieces):
             return False
         for name, part in zip(view.outputs, parts, strict=True):
             self.derived[name] = part

@@ -141,6 +141,11 @@ def free_weight(context: PlanContext, node: NodeView, value: str, source: Derive
         known = context.held.get(source.pieces)
         if known is not None:
             return _seen_otherwise(context, node, known[0], known[1], source, short)
+        if context.sharing.looked_up(source):
+            whole = replace(source, steps=(), shape=source.joined_shape)
+            rows = table(context, node, name, whole, np.arange(whole.shape[0]))
+            context.held[source.pieces] = (rows, whole)
+            return _seen_otherwise(context, node, rows, whole, source, short)
     row = _embedding(context, node, name, 1, source.reshape((1, size)), zero_index(context, node))
     if isinstance(source, Derived):
         context.held[source.pieces] = (row, source)
@@ -197,6 +202,8 @@ def repeated_weight(context: PlanContext, node: NodeView, value: str, source: De
     size = int(np.prod(source.shape, dtype=np.int64))
     name = source.tensor if isinstance(source, Derived) else context.graph.baked.get(value, value)
     index = context.op(node, "cast", zeros(context, node, dim), "int32", role="index", main=False)
+    if isinstance(source, Derived) and context.sharing.how(source) == "free":
+        return context.op(node, "take", free_weight(context, node, value, source), index, axis=0)
     if isinstance(source, np.ndarray) and source.dtype.kind != "f":
         rows = _embedding(context, node, name, 1, source.reshape((1, size)), index)
         rows = context.op(node, "cast", rows, context.dtype(value), role="whole", main=False)

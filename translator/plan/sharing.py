@@ -36,6 +36,18 @@ class Sharing:
         found = self._readers.get(source.tensor, [])
         return tuple(node for node, index in found if self._graph.derived[node.inputs[index]] == source)
 
+    def looked_up(self, source: Derived) -> bool:
+        """Whether the value is a whole table that some node looks up at computed indices."""
+        return len(source.pieces) == 1 and any(
+            node.key == "Gather" and index == 0 and node.attr("axis", 0) == 0 and self._is_table(node)
+            for node, index in self._readers.get(source.tensor, [])
+        )
+
+    def _is_table(self, node: NodeView) -> bool:
+        table = self._graph.derived[node.inputs[0]]
+        plain = not table.steps and len(table.shape) == 2 and len(table.pieces) == 1 and table.pieces[0].region is None
+        return plain and node.inputs[1] not in self._graph.constants
+
     def _of(self, tensor: str) -> How:
         if tensor not in self._how:
             self._how[tensor] = self._find(self._readers.get(tensor, []))

@@ -71,7 +71,7 @@ class Entry:
     """One module call as PyTorch ran it, and everything found about it.
 
     shape, input_shape: of the first output and the first input, PyTorch's order. informative: at least one comparison
-    had a reference that varies.
+    of an output had a reference that varies, or the call was asked in another way that shows what it does.
     varies: whether the call could have such a reference at all (it reads floats or holds parameters).
     """
 
@@ -88,6 +88,10 @@ class Entry:
     chain: dict[str, Worst] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def informed(self, what: str, outcome: Outcome) -> None:
+        """Take note of a comparison: an output that varies says something of the call, what came in doesn't."""
+        self.informative |= what.startswith("its output") and outcome.informative and not outcome.problem
 
     def wrong(self, limits: Limits) -> str:
         """Why this call is wrong by itself; "" where it is right."""
@@ -133,14 +137,14 @@ class Book:
         """A comparison of one layer fed PyTorch's own input."""
         entry = self.entries[key]
         entry.alone.setdefault(dtype, Worst()).add(what, outcome)
-        entry.informative |= outcome.informative and not outcome.problem
+        entry.informed(what, outcome)
         self._count(f"alone {dtype}")
 
     def chain(self, key: Key, dtype: str, what: str, outcome: Outcome) -> None:
         """A comparison where the whole Keras model ran by itself."""
         entry = self.entries[key]
         entry.chain.setdefault(dtype, Worst()).add(what, outcome)
-        entry.informative |= what.startswith("its output") and outcome.informative and not outcome.problem
+        entry.informed(what, outcome)
         self._count(f"chain {dtype}")
 
     def in_order(self) -> Iterator[Entry]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from translator.verify.claim_index import ROOT, Twin
 from translator.verify.compare import Outcome, compare, failure, lay_out
-from translator.verify.findings import Book, Worst
+from translator.verify.findings import Book, Entry, Worst
 from translator.verify.forward import forward_called
 from translator.verify.keras_replay import Segment, backend_errors, replay, to_keras, to_numpy
 from translator.verify.torch_record import Key, ModuleEvent, evaluating, map_tensors, outputs_of, tensors_in
@@ -64,17 +64,24 @@ class Leaf:
             return None if self.outside else failure(f"Keras raised {type(error).__name__}")
 
     def _compared(self, results: Mapping[int, Any], answers: list[torch.Tensor]) -> Outcome:
-        found = Worst()
+        found, informative = Worst(), False
         for want, target in zip(answers, self.twin.outputs, strict=False):
             if target is not None and target.value in self.part.computed:
                 laid_out = lay_out(want, target.layout, self.watch.index.graph.shapes[target.value])
-                found.add("", compare(to_numpy(results[target.value]), laid_out, scale=1.0))
-        return Outcome(error=found.error, max_abs=found.max_abs, problem=found.problem)
+                outcome = compare(to_numpy(results[target.value]), laid_out, scale=1.0)
+                found.add("", outcome)
+                informative |= outcome.informative
+        return Outcome(error=found.error, max_abs=found.max_abs, problem=found.problem, informative=informative)
+
+    @property
+    def entry(self) -> Entry:
+        """What was found about the call so far."""
+        return self.watch.book.entries[self.event.key]
 
     @property
     def error_here(self) -> float:
         """How far the layer is off at its own size: what is no further off at another isn't right here only."""
-        worst = self.watch.book.entries[self.event.key].alone.get(self.watch.slot)
+        worst = self.entry.alone.get(self.watch.slot)
         return worst.error if worst is not None else 0.0
 
     def note(self, name: str, outcome: Outcome | None) -> None:
@@ -115,7 +122,7 @@ class LeafProbes:
             if _repeats_itself(event, outputs):
                 self._ask(leaf)
             else:
-                book.entries[event.key].notes.append("not probed: the module does not repeat itself")
+                leaf.entry.notes.append("not probed: the module does not repeat itself")
 
     def _without_twin(self, book: Book, event: ModuleEvent, outputs: list[torch.Tensor], watch: Watch) -> None:
         if event.key in watch.index.covered or not outputs:
@@ -137,6 +144,15 @@ class LeafProbes:
         if floats and not small and not isinstance(module, _LINEAR):
             for name, change in self._corners(None).items():
                 leaf.note(name, leaf.ask(name, change))
+        if floats and not leaf.entry.informative:
+            self._ask_anew(leaf)
+
+    def _ask_anew(self, leaf: Leaf) -> None:
+        """Other numbers, where all references were constant; what has no parameters to mistake shows itself by them."""
+        outcome = leaf.ask("other numbers", lambda t: _like(t, wide(self.rng, tuple(t.shape))))
+        leaf.note("other numbers", outcome)
+        if outcome is not None and not outcome.problem and not any(True for _ in leaf.event.module.parameters()):
+            leaf.entry.informative = True
 
     def _ask_small(self, leaf: Leaf) -> bool:
         """Whether the corners were asked at another size, and hold there."""
@@ -153,7 +169,7 @@ class LeafProbes:
             if _dynamic(leaf) or outcome.within(max(_SAME, 100 * leaf.error_here)):
                 leaf.note(f"{corner} {name}".strip(), outcome)
             else:
-                leaf.watch.book.entries[leaf.event.key].notes.append(f"right for this input size only, not {name}")
+                leaf.entry.notes.append(f"right for this input size only, not {name}")
                 return False
         return True
 

@@ -107,6 +107,7 @@ class Watch:
     def _skip(self, key: Key, target: Target, name: str, outcome: Outcome | None) -> None:
         """The very tensor that was compared at this Keras value a moment ago, by the call that made it."""
         self.synced.skip(target.value)
+        self.book.entries[key].informative |= name.startswith("its output")  # the maker's to show
         if self.chain is not None and not self._broken:
             self.chain.skip(target.value)
             if outcome is not None and name.startswith("its output"):

@@ -131,6 +131,9 @@ def gather(node: NodeView, ctx: PlanContext) -> Ref:
 
 def _embedding(node: NodeView, ctx: PlanContext, index: np.ndarray | None) -> Ref:
     source = ctx.param(node, 0)
+    if source is None and index is None and node.inputs[0] in ctx.graph.derived:
+        shared = ctx.graph.derived[node.inputs[0]]
+        source = shared if ctx.sharing.looked_up(shared) and not shared.steps else None
     if source is None and ctx.const(node, 0) is None:
         index = None if index is None else index.astype(np.int32)
         return ctx.op(node, "take", ctx.arg(node, 0, like=0), _wrapped(node, ctx) if index is None else index, axis=0)
