@@ -124,3 +124,17 @@ def constants(rng: Random, shape: Shape) -> Piece | None:
         f"F.conv{rank}d(x, torch.full((2, {channels}, 1{window}), 0.3), torch.arange(2.) / 7)",
         f"F.conv_transpose{rank}d(x, torch.arange({2 * channels}.).view({channels}, 1, 2{window}) / 7, stride=2)",
     ]))  # fmt: skip
+
+
+@maker(2)
+def constant_matrices(rng: Random, shape: Shape) -> Piece | None:
+    """Products with numbers that the forward makes."""
+    if len(shape) < 2:
+        return None
+    size, width = shape[-1], rng.choice([1, 2, 5])
+    table = f"(torch.arange({size * width}.) / 7 - 1)"
+    return written(rng.choice([
+        f"F.linear(x, {table}.view({width}, {size}))", f"x @ {table}.view({size}, {width})",
+        f"F.linear(x, {table}.view({width}, {size}), torch.arange({width}.) / 7)",
+        f"torch.einsum('...i,ji->...j', x, {table}.view({width}, {size}))",
+    ]))  # fmt: skip

@@ -141,3 +141,42 @@ def test_the_example_of_a_network_in_float64_is_made_in_float64(tmp_path: Path) 
     )
     loaded = load_source(f"{path}:net", input_shapes=[[2, 4]])
     assert loaded.example_inputs[0].dtype is torch.float64
+
+
+class Rotary(nn.Module):
+    """Rotary positions as complex numbers, as Llama's own code has them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        turns = torch.polar(torch.ones(5, 4), torch.outer(torch.arange(5.0), 10 ** (-torch.arange(4) / 4)))
+        if kind == "buffer":
+            self.register_buffer("turns", turns)
+        else:
+            self.turns = nn.Parameter(turns) if kind == "parameter" else turns
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pairs = torch.view_as_complex(self.linear(x).reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * self.turns[: x.shape[1]]).flatten(2)
+
+
+@pytest.mark.parametrize("kind", ["attribute", "buffer"])
+@pytest.mark.parametrize("length", [3, 5])
+def test_complex_numbers_of_no_parameter_are_part_of_the_function(kind: str, length: int) -> None:
+    report = translator.convert(Rotary(kind), torch.randn(2, length, 8)).report
+    assert report.verdict is (Verdict.EXPLAINED if kind == "buffer" else Verdict.EQUAL)
+    assert report.balance.unexplained == 0
+
+
+def test_a_complex_parameter_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"the parameter 1\.turns is complex") as caught:
+        translator.convert(nn.Sequential(nn.Identity(), Rotary("parameter")), torch.randn(2, 5, 8))
+    assert caught.value.where.module == "1"
+
+
+def test_a_number_read_from_a_tensor_is_computed() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * x.max().item()
+
+    assert translator.convert(Scaled(), torch.randn(2, 6)).report.verdict is Verdict.EQUAL

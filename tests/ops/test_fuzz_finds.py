@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import translator
+from translator.errors import UnsupportedError
 from translator.verdict import Verdict
 
 
@@ -162,3 +163,33 @@ class BehindDropout(nn.Module):
 def test_what_is_written_through_a_dropout_is_written_to_its_input(how: str) -> None:
     done = translator.convert(BehindDropout(how).eval(), torch.randn(2, 6))
     assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+
+
+class AcrossTheBatch(nn.Module):
+    """A reduction keeps no axis, so that batches meet axes of size 1 on both sides."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.amax(1) + x
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4), (2, 1, 1, 4), (2, 1, 1, 1, 4)])
+def test_a_sum_across_the_batch_keeps_its_axes_at_batch_1(shape: tuple[int, ...]) -> None:
+    """TensorFlow takes what is (1, 1, 4) at batch 1 for a bias (seed 83059)."""
+    assert translator.convert(AcrossTheBatch(), torch.randn(shape)).report.verdict is Verdict.EQUAL
+
+
+class AsManyChannels(nn.Module):
+    """A convolution whose channels are as many as the batch has rows: it runs on two by chance (seed 83934)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.conv = nn.Linear(3, 6), nn.Conv1d(2, 4, 1, padding=1, groups=2, padding_mode="reflect")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.linear(x.amax(2) * x.sigmoid()))
+
+
+def test_a_number_of_channels_that_changes_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedError, match="a number of channels that changes") as caught:
+        translator.convert(AsManyChannels(), torch.randn(2, 1, 3))
+    assert caught.value.where.module == "conv"

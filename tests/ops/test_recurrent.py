@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
+import translator
 from tests.ops.proving import Case, assert_proven, case
+from translator.errors import UnsupportedError
+from translator.verdict import Verdict
 
 pytestmark = pytest.mark.op
 
@@ -59,3 +64,50 @@ CASES: tuple[Case, ...] = (
 @pytest.mark.parametrize("one", CASES, ids=lambda c: c.name)
 def test_recurrent_layers_are_proven(one: Case) -> None:
     assert_proven(CASES, one)
+
+
+class Cells(nn.Module):
+    """An LSTM cell from state to state, the first of which are one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = c = x.new_zeros(x.shape[0], 3)
+        for step in x.unbind(1):
+            h, c = self.cell(step, (h, c))
+        return h
+
+
+class Named(nn.Module):
+    """Arguments by PyTorch's names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 3, batch_first=True)
+
+    def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        return self.gru(input=x, hx=state)[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs"),
+    [
+        (Cells, ((2, 5, 4),)),
+        (Named, ((2, 5, 4), (1, 2, 3))),
+        (lambda: nn.LSTM(4, 3, batch_first=True), ((2, 5, 4),)),
+        (lambda: nn.GRU(4, 3), ((5, 2, 4), (1, 2, 3))),
+    ],
+    ids=["cells", "arguments by name", "an LSTM by itself", "a GRU by itself, with a state"],
+)
+def test_recurrent_models_are_proven(module: Callable[[], nn.Module], inputs: tuple[tuple[int, ...], ...]) -> None:
+    done = translator.convert(module(), tuple(torch.randn(shape) for shape in inputs))
+    assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_a_projection_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedError, match="LSTMWithProjection") as caught:
+        translator.convert(nn.Sequential(nn.LSTM(4, 3, proj_size=2, batch_first=True)), torch.randn(2, 5, 4))
+    assert caught.value.where.module == "0"

@@ -7,6 +7,7 @@ Recurrent layers are unrolled or repacked by the exporter: each layer becomes on
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ def modules_marked(module: nn.Module) -> Iterator[None]:
     """While active, the modules inside `module` that are known here run the forwards of this file."""
     marked = [(m, forward) for m in module.modules() if (forward := _forward_of(m)) is not None]
     for m, forward in marked:
+        forward.__signature__ = inspect.signature(m.forward)  # type: ignore[attr-defined]  # torch.export reads it
         object.__setattr__(m, "forward", forward)
     try:
         yield
@@ -40,13 +42,13 @@ def _forward_of(module: nn.Module) -> Callable[..., Any] | None:
         return None
     if type(module).__name__ in _PATH_DROPS and _rate(module) > 0:
         kind = "batch" if getattr(module, "mode", "row") == "batch" else "path"
-        return lambda x, *_: mark_dropout(kind, x, _rate(module))
+        return lambda *args, **kwargs: mark_dropout(kind, [*args, *kwargs.values()][0], _rate(module))
     own = type(module).forward
     if isinstance(module, nn.MultiheadAttention) and own is nn.MultiheadAttention.forward:
         return partial(_attention, module)
     recurrent = {nn.LSTM: nn.LSTM.forward, nn.GRU: nn.GRU.forward, nn.RNN: nn.RNN.forward}
     if any(isinstance(module, cls) and own is forward for cls, forward in recurrent.items()):
-        return partial(_recurrent, module) if not getattr(module, "proj_size", 0) else None
+        return partial(_recurrent, module)
     return None
 
 
@@ -55,15 +57,15 @@ def _rate(module: nn.Module) -> float:
     return float(rate) if isinstance(rate, int | float) else 0.0
 
 
-def _recurrent(module: Any, x: Any, state: Any = None) -> Any:
+def _recurrent(module: Any, input: Any, hx: Any = None) -> Any:  # noqa: A002 - PyTorch's names
     """All layers of an LSTM, GRU or RNN, one node each: (B, T, in) → (B, T, directions · hidden), the last states."""
-    if not isinstance(x, Tensor) or x.ndim not in (2, 3):
-        return type(module).forward(module, x, state)
-    given = (state if isinstance(state, tuple) else (state,)) if state is not None else ()
-    if x.ndim == 2:
-        return _unbatched(module, x, given)
+    if not isinstance(input, Tensor) or input.ndim not in (2, 3):
+        return type(module).forward(module, input, hx)
+    given = (hx if isinstance(hx, tuple) else (hx,)) if hx is not None else ()
+    if input.ndim == 2:
+        return _unbatched(module, input, given)
     directions = 2 if module.bidirectional else 1
-    y = x if module.batch_first else x.transpose(0, 1)
+    y = input if module.batch_first else input.transpose(0, 1)
     states: list[list[Tensor]] = []
     for layer in range(module.num_layers):
         if layer and module.dropout > 0:
@@ -87,6 +89,7 @@ def _unbatched(module: Any, x: Tensor, given: tuple[Tensor, ...]) -> Any:
 
 def _one_layer(module: Any, layer: int, x: Tensor, states: list[Tensor]) -> Any:
     suffixes = [f"_l{layer}"] + ([f"_l{layer}_reverse"] if module.bidirectional else [])
+    width = getattr(module, "proj_size", 0) or module.hidden_size
     names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))
     weights = [getattr(module, f"{name}{suffix}") for suffix in suffixes for name in names]
     directions, hidden = len(suffixes), module.hidden_size
@@ -99,8 +102,10 @@ def _one_layer(module: Any, layer: int, x: Tensor, states: list[Tensor]) -> Any:
         "nonlinearity": getattr(module, "nonlinearity", "tanh"),
     }
     ends = 2 if isinstance(module, nn.LSTM) else 1
-    shapes = [(x.shape[0], x.shape[1], directions * hidden), *[(directions, x.shape[0], hidden)] * ends]
+    states_of = [(directions, x.shape[0], size) for size in (width, hidden)[:ends]]
+    shapes = [(x.shape[0], x.shape[1], directions * width), *states_of]
     kind = next(cls.__name__ for cls in (nn.LSTM, nn.GRU, nn.RNN) if isinstance(module, cls))
+    kind = kind if width == hidden else f"{kind}WithProjection"  # Keras has none: refused by this name
     return onnx_ops.symbolic_multi_out(
         f"{DOMAIN}::{kind}", [x, *weights, *states], attributes, dtypes=[x.dtype] * (1 + ends), shapes=shapes, version=1
     )

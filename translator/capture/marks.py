@@ -17,6 +17,7 @@ from torch.onnx import ops as onnx_ops
 from torch.overrides import TorchFunctionMode
 
 from translator.capture.aliases import Aliases, aliases_kept, one_tensor
+from translator.capture.complex_views import COMPLEX, scaled
 from translator.capture.exactly import exactly
 from translator.capture.missing import MISSING
 from translator.capture.nodes import DOMAIN, Attributes
@@ -66,6 +67,8 @@ class MarkMode(TorchFunctionMode):
         return result
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in COMPLEX and args and isinstance(args[0], Tensor) and args[0].is_complex():
+            return COMPLEX[func](*args, **kwargs)
         if func is _ATTENTION:
             return mark_attention(*args, **kwargs)
         if func in _DROPOUTS:
@@ -83,6 +86,8 @@ class MarkMode(TorchFunctionMode):
         if func in MISSING:
             return MISSING[func](*args, **kwargs)
         found = exactly(func, args, kwargs)
+        if found is None:
+            found = scaled(func, args)
         if found is not None:
             return found
         if func in _CLAMPS:

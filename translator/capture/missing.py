@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.onnx import ops as onnx_ops
 
+from translator.capture.bags import embedding_bag
 from translator.capture.nodes import one_node
 from translator.capture.pool_places import POOL_PLACES
 
@@ -149,6 +151,7 @@ MISSING: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.kthvalue: _kthvalue, Tensor.kthvalue: _kthvalue,
     torch.searchsorted: _searchsorted,
     torch.masked_scatter: _masked_scatter, Tensor.masked_scatter: _masked_scatter,
-    torch.isin: _isin, torch.column_stack: _column_stack, torch.einsum: _einsum, **POOL_PLACES,
+    torch.isin: _isin, torch.column_stack: _column_stack, torch.einsum: _einsum,
+    functional.embedding_bag: embedding_bag, **POOL_PLACES,
 }  # fmt: skip
 """What stands for each function while PyTorch traces; where it doesn't know the arguments, the function itself."""

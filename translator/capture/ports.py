@@ -3,7 +3,8 @@
 A trace only knows which values cross a module's border. Where more than one does on a side, each is marked while
 PyTorch runs, by a node translator::Port with the module, its call and the side: the name of each position, and which of
 the node's values stands there. So is what comes out of a module that changes its input in place: the changed input may
-be read outside, too, and is no output.
+be read outside, too, and is no output. And so is what a forward gets and gives where hooks of the user's stand around
+it: what they compute lies between the module and its border.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def ports_marked(module: nn.Module) -> Iterator[None]:
     handles = []
     for path, child in module.named_modules():
         if path and not isinstance(child, torch.jit.ScriptModule):
-            port = _Port(path, calls)
+            port = _Port(path, calls, hooked=bool(child._forward_hooks or child._forward_pre_hooks))
             handles.append(child.register_forward_pre_hook(port.before, with_kwargs=True))
-            handles.append(child.register_forward_hook(port.after))
+            handles.append(child.register_forward_hook(port.after, prepend=True))
     try:
         yield
     finally:
@@ -41,14 +42,14 @@ def ports_marked(module: nn.Module) -> Iterator[None]:
 class _Port:
     """The hooks of one module. A tensor given twice is one value of the node, so that it stays one tensor."""
 
-    def __init__(self, path: str, calls: Counter[str]) -> None:
-        self._path, self._calls = path, calls
+    def __init__(self, path: str, calls: Counter[str], *, hooked: bool) -> None:
+        self._path, self._calls, self._least = path, calls, 1 if hooked else 2
         self._open: list[tuple[int, list[tuple[Tensor, int]]]] = []
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         call = self._calls[self._path]
         self._calls[self._path] += 1
-        found = self._marked("in", call, (args, kwargs), least=2)
+        found = self._marked("in", call, (args, kwargs), least=self._least)
         given = (args, kwargs) if found is None else found
         self._open.append((call, [(t, writes(t)) for t in _tensors(given)]))
         return found
@@ -56,25 +57,31 @@ class _Port:
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
         call, given = self._open.pop()
         changed = any(writes(tensor) != version for tensor, version in given)
-        return self._marked("out", call, output, least=1 if changed else 2)
+        return self._marked("out", call, output, least=1 if changed else self._least)
 
     def _marked(self, side: str, call: int, value: Any, *, least: int) -> Any:
-        """The value with its tensors marked, or None where there are fewer than `least`: the trace tells."""
+        """The value with its tensors marked, or None where there are fewer than `least`: the trace tells.
+
+        Complex ones stay as they are: ONNX has none, and the exporter's pairs of numbers go through no node of ours.
+        """
         leaves, spec = torch.utils._pytree.tree_flatten_with_path(value)
         tensors = [(_argument(path), leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
         if len(tensors) < least:
             return None
-        distinct = list({id(tensor): tensor for _, tensor in tensors}.values())
+        marks = [(place, name, t) for place, (name, t) in enumerate(tensors) if not t.is_complex()]
+        distinct = list({id(tensor): tensor for _, _, tensor in marks}.values())
         index = {id(tensor): number for number, tensor in enumerate(distinct)}
+        if not distinct:
+            return None
         attributes: Attributes = {
-            "path": self._path, "call": call, "side": side, "places": list(range(len(tensors))),
-            "names": [name for name, _ in tensors], "values": [index[id(tensor)] for _, tensor in tensors],
+            "path": self._path, "call": call, "side": side, "places": [place for place, _, _ in marks],
+            "names": [name for _, name, _ in marks], "values": [index[id(tensor)] for _, _, tensor in marks],
         }  # fmt: skip
         dtypes, shapes = [t.dtype for t in distinct], [t.shape for t in distinct]
         marked = onnx_ops.symbolic_multi_out(
             f"{DOMAIN}::Port", distinct, attributes, dtypes=dtypes, shapes=shapes, version=1
         )
-        replaced = [marked[index[id(leaf)]] if isinstance(leaf, Tensor) else leaf for _, leaf in leaves]
+        replaced = [marked[index[id(leaf)]] if id(leaf) in index else leaf for _, leaf in leaves]
         return torch.utils._pytree.tree_unflatten(replaced, spec)
 
 

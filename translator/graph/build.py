@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from translator.errors import UnsupportedError
+from translator.errors import UnsupportedError, Where
 from translator.graph import derive
 from translator.graph.derivations import DERIVATIONS
 from translator.graph.derive import Derived
@@ -120,7 +120,7 @@ class Builder:
             self.dtypes[name] = dtype_name(value.dtype)
 
     def initializer(self, name: str, value: ir.Value) -> None:
-        """A parameter or float buffer of the module, or a constant."""
+        """A parameter or float buffer of the module, or a constant: of complex numbers, which come as pairs, too."""
         self.declare(value)
         tensor = value.const_value
         if tensor is None:
@@ -129,7 +129,14 @@ class Builder:
         self.dtypes[name] = dtype
         shape = tuple(int(d) for d in tensor.shape.numpy())
         self.shapes[name] = shape
-        if name in self.tensors and dtype.startswith(("float", "bfloat")):
+        paired = name in self.tensors and shape != self.tensors[name][0]
+        if paired and self.tensors[name][1]:
+            raise UnsupportedError(
+                f"the parameter {name} is complex", reason="dtype",
+                where=Where(module=name.rpartition(".")[0] or "(root)"),
+                fix="keep it as pairs of real numbers, and see it as complex in the forward (torch.view_as_complex)",
+            )  # fmt: skip
+        if name in self.tensors and not paired and dtype.startswith(("float", "bfloat")):
             self.derived[name] = derive.parameter(name, shape, trainable=self.tensors[name][1], dtype=dtype)
             return
         array = tensor.numpy()

@@ -114,6 +114,15 @@ class PlanContext:
             target = like if isinstance(like, Layout) else self.layout(node, like)
         return self._materialiser.argument(node, value, target)
 
+    def operand(self, node: NodeView, index: int, like: Layout) -> Arg:
+        """As `arg`, in a layout of its own; a constant keeps all its axes: it is an array, never a number.
+
+        For functions of keras.ops that don't broadcast, or that look at shapes: products, convolutions.
+        """
+        if self.is_runtime(node, index):
+            return self.arg(node, index)
+        return self._materialiser.argument(node, node.inputs[index], like, numbers=False)
+
     # Writing ---------------------------------------------------------------------------------------------------
 
     def layer(

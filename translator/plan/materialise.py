@@ -31,8 +31,8 @@ class Materialiser:
         self._context = context
         self._made: dict[tuple[str, Layout], Ref] = {}
 
-    def argument(self, node: NodeView, value: str, target: Layout) -> Arg:
-        """The value, laid out to broadcast against a tensor that lies as `target`."""
+    def argument(self, node: NodeView, value: str, target: Layout, *, numbers: bool = True) -> Arg:
+        """The value, laid out to broadcast against a tensor that lies as `target`; a single element as a number."""
         graph = self._context.graph
         if value in graph.derived:
             return self._weight(node, value, graph.derived[value], target)
@@ -42,7 +42,7 @@ class Materialiser:
         if array.dtype == object:
             integers(array)
             raise node.unsupported("a dynamic size is used as a number", reason="data-dependent-shape")
-        if array.size == 1 and array.ndim <= len(target.axes):
+        if numbers and array.size == 1 and array.ndim <= len(target.axes):
             return array.reshape(()).item()
         exact = lay_out(array, target)
         array = plain(exact, self._context.dtype(value))

@@ -40,12 +40,17 @@ class Leaf:
     outside: Mapping[int, Any]
 
     def ask(self, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Outcome | None:
-        """Give both sides the same other tensors; the worst outcome, None where PyTorch does not take them."""
+        """Give both sides the same other tensors; the worst outcome, None where PyTorch does not take them.
+
+        None, too, where one Keras value stands for several tensors (both states of an LSTM are the same zeros there).
+        """
         graph = self.watch.index.graph
-        args, kwargs = map_tensors(change, (self.event.args, self.event.kwargs))
+        args, kwargs = map_tensors(_each_once(change), (self.event.args, self.event.kwargs))
         tensors, given = tensors_in((args, kwargs)), self.twin.given(self.event.arguments)
         targets = [t for t in given if t is not None]
         if not len(tensors) == len(targets) == sum(t is not None for t in self.twin.inputs):
+            return None
+        if len({(id(x), t.value) for x, t in zip(tensors, targets, strict=True)}) > len({t.value for t in targets}):
             return None
         try:
             fed = {
@@ -248,6 +253,18 @@ def _dynamic(leaf: Leaf) -> bool:
     shape = leaf.watch.index.graph.shapes[target.value]
     axes = [target.layout.axis(a) for a in range(2, len(target.layout.axes))]
     return all(a < len(shape) and shape[a] is None for a in axes)
+
+
+def _each_once(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The change, which gives one tensor for one tensor, however often that is among the arguments."""
+    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def once(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            made[id(tensor)] = tensor, change(tensor)
+        return made[id(tensor)][1]
+
+    return once
 
 
 def _like(tensor: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:

@@ -118,7 +118,8 @@ def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], lis
     """Run `module` once in evaluation mode without gradients, telling `listener` of every call; its output tensors.
 
     It runs on copies of its arguments, which it may change in place. A module that stands under two paths goes by the
-    first; modules of the same call count from 0 up.
+    first; modules of the same call count from 0 up. A call is what the forward gets and gives: what hooks of the user's
+    compute before and after it is around the call, but for the whole model's.
     """
     paths = {id(child): path for path, child in module.named_modules()}
     recorder = _Recorder(listener=listener, paths=paths)
@@ -128,8 +129,9 @@ def run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], lis
         for child in module.modules():
             if isinstance(child, torch.jit.ScriptModule):
                 continue
+            inner = child is not module
             stack.callback(child.register_forward_pre_hook(recorder.before, with_kwargs=True).remove)
-            stack.callback(child.register_forward_hook(recorder.after, with_kwargs=True).remove)
+            stack.callback(child.register_forward_hook(recorder.after, with_kwargs=True, prepend=inner).remove)
         stack.enter_context(forward_called())
         args, kwargs = map_tensors(torch.clone, (args, dict(kwargs)))
         return tensors_in(module(*args, **kwargs))

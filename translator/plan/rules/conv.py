@@ -24,13 +24,15 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
 
     Shapes: x (N, C, *S); weight (O, C/groups, *k) → kernel (*k, C/groups, O), depthwise (*k, C, O/C); bias (O,).
     Stride and dilation together, which Keras lacks, are a dilated convolution of which every stride-th place is kept.
-    Raises: UnsupportedError for more than three spatial axes.
+    Raises: UnsupportedError for more than three spatial axes, or channels that are as many as the batch has rows.
     Source: ONNX Conv-11; Keras 3 Conv2D, DepthwiseConv2D.
     """
     weight = ctx.param(node, 1)
     spatial = ctx.rank(node.inputs[1]) - 2
     if spatial not in (1, 2, 3):
         raise node.unsupported(f"a convolution over {spatial} axes", reason="rank")
+    if ctx.shape(node.inputs[0])[1] is None:
+        raise node.unsupported("a number of channels that changes with the input", reason="data-dependent-shape")
     kernel = tuple(int(d or 0) for d in ctx.shape(node.inputs[1])[2:])
     strides = tuple(node.attr("strides") or (1,) * spatial)
     dilation = tuple(node.attr("dilations") or (1,) * spatial)
@@ -51,7 +53,7 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
 
 def _computed_kernel(node: NodeView, ctx: PlanContext, config: dict[str, Any], x: Arg) -> Ref:
     """keras.ops.conv with a kernel that is computed from parameters (weight standardisation, weight norm)."""
-    kernel = in_graph(ctx, node, ctx.arg(node, 1, like=Layout.kernel(ctx.rank(node.inputs[1]))))
+    kernel = in_graph(ctx, node, ctx.operand(node, 1, Layout.kernel(ctx.rank(node.inputs[1]))))
     return _biased(node, ctx, _by_groups(node, ctx, x, kernel, -1, config))
 
 
@@ -230,6 +232,6 @@ def _turned(
 
 def _by_computed(node: NodeView, ctx: PlanContext, x: Arg, config: dict[str, Any]) -> Ref:
     """A convolution of a spread-out input by a computed kernel (*k, C, O/groups), turned round."""
-    kernel = in_graph(ctx, node, ctx.arg(node, 1, like=Layout.transposed_kernel(ctx.rank(node.inputs[1]))))
+    kernel = in_graph(ctx, node, ctx.operand(node, 1, Layout.transposed_kernel(ctx.rank(node.inputs[1]))))
     turned = ctx.op(node, "flip", kernel, axis=tuple(range(ctx.rank(node.inputs[1]) - 2)), role="turned")
     return _biased(node, ctx, _by_groups(node, ctx, x, turned, -2, config))

@@ -162,7 +162,7 @@ def aligned_shape(node: NodeView, ctx: PlanContext, index: int, arg: Arg) -> Sha
     shape, rank = ctx.shape(value), len(target.axes)
     if ctx.graph.is_runtime(value) and len(shape) == rank:
         return ctx.layout(node, index).keras_shape(shape)
-    if target.view is not None or len(shape) > rank:
+    if target.view is not None or target.is_identity or len(shape) > rank:
         return shape
     return target.keras_shape((1,) * (rank - len(shape)) + shape)
 

@@ -36,9 +36,16 @@ def linear(node: NodeView, ctx: PlanContext) -> Ref:
 
 def computed(node: NodeView, ctx: PlanContext) -> Ref:
     """x · weightᵀ + bias with a weight that is computed, or that other layers read as well."""
-    turned = ctx.op(node, "transpose", ctx.arg(node, 1, like=Layout.identity(2)), (1, 0), role="kernel")
-    y = ctx.op(node, "matmul", _in_order(node, ctx), turned, role="matmul")
+    y = ctx.op(node, "matmul", _in_order(node, ctx), _matrix(node, ctx, 1, turned=True, role="kernel"), role="matmul")
     return ctx.op(node, "add", y, ctx.arg(node, 2, like=Layout.identity(1)), role="biased") if node.has(2) else y
+
+
+def _matrix(node: NodeView, ctx: PlanContext, index: int, *, turned: bool, role: str) -> Arg:
+    """The matrix at input `index`, or with its axes exchanged: of a constant that is a constant."""
+    if ctx.const(node, index) is not None:
+        return ctx.operand(node, index, Layout(axes=(1, 0) if turned else (0, 1)))
+    x = _in_order(node, ctx) if index == 0 else ctx.arg(node, index, like=Layout.identity(2))
+    return ctx.op(node, "transpose", x, (1, 0), role=role) if turned else x
 
 
 def _in_order(node: NodeView, ctx: PlanContext) -> Arg:
@@ -96,11 +103,8 @@ def _rows(weight: Derived, layout: Layout) -> Derived:
 
 
 def _general_gemm(node: NodeView, ctx: PlanContext) -> Ref:
-    a, b = _in_order(node, ctx), ctx.arg(node, 1)
-    if node.attr("transA", 0):
-        a = ctx.op(node, "transpose", a, (1, 0), role="transpose_a")
-    if node.attr("transB", 0):
-        b = ctx.op(node, "transpose", b, (1, 0), role="transpose_b")
+    a = _matrix(node, ctx, 0, turned=bool(node.attr("transA", 0)), role="transpose_a")
+    b = _matrix(node, ctx, 1, turned=bool(node.attr("transB", 0)), role="transpose_b")
     y = ctx.op(node, "matmul", a, b, role="matmul")
     if node.attr("alpha", 1.0) != 1.0:
         y = ctx.op(node, "multiply", y, node.attr("alpha"), role="alpha")
@@ -120,7 +124,7 @@ def matmul(node: NodeView, ctx: PlanContext) -> Ref:
     Shapes: (…, M, K) and (…, K, N), leading axes broadcast. Source: ONNX MatMul-13.
     """
     ranks = [ctx.rank(v) for v in node.inputs]
-    a, b = (ctx.arg(node, i, like=None if ctx.is_runtime(node, i) else Layout.identity(ranks[i])) for i in (0, 1))
+    a, b = (ctx.operand(node, i, Layout.identity(ranks[i])) for i in (0, 1))
     layouts = [ctx.layout(node, i) if ctx.is_runtime(node, i) else Layout.identity(ranks[i]) for i in (0, 1)]
     out = ctx.out_layout(node)
     if all(layout.is_identity for layout in (*layouts, out)):

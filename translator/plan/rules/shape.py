@@ -26,7 +26,7 @@ def reshape(node: NodeView, ctx: PlanContext) -> Ref:
     x: Arg = ctx.arg(node)
     if source == target:
         return x  # type: ignore[no-any-return]
-    batch_kept = isinstance(x, Ref) and not isinstance(source[0], int) and source[0] == target[0]
+    batch_kept = isinstance(x, Ref) and source[:1] == target[:1] and not all(isinstance(d, int) for d in source[:1])
     dynamic = sum(not isinstance(d, int) for d in target)
     public = _public(target)
     if dynamic - batch_kept > 1:
