@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -180,3 +183,35 @@ def test_a_number_read_from_a_tensor_is_computed() -> None:
             return x * x.max().item()
 
     assert translator.convert(Scaled(), torch.randn(2, 6)).report.verdict is Verdict.EQUAL
+
+
+class Masked(nn.Conv2d):
+    """PixelCNN's convolution, which writes its mask into its weight each time it is called."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(3, 4, 3)
+        self.how = how
+        self.register_buffer("mask", torch.ones_like(self.weight))
+        self.mask[:, :, 1, 1:] = self.mask[:, :, 2] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "in place":
+            self.weight.data *= self.mask
+        else:
+            self.weight.data = self.weight.data * self.mask
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("how", ["in place", "anew"])
+def test_a_weight_that_the_forward_masks_is_masked_in_keras_each_time(how: str) -> None:
+    module = nn.Sequential(Masked(how), nn.ReLU())
+    example = torch.randn(2, 3, 8, 8)
+    done = translator.convert(module, example)
+    assert done.report.verdict is Verdict.EXPLAINED
+    (weight,) = [w for w in done.model.trainable_weights if math.prod(w.shape) == module[0].weight.numel()]
+    weight.assign(weight + 1)
+    with torch.no_grad():
+        module[0].weight += 1
+    want = module(example).detach().numpy()
+    got = keras.ops.convert_to_numpy(done.model(np.moveaxis(example.numpy(), 1, -1)))
+    assert np.allclose(np.moveaxis(got, -1, 1), want, rtol=1e-4, atol=1e-4)

@@ -52,6 +52,17 @@ class Spectrogram(nn.Module):
 
 
 CASES: tuple[Case, ...] = (
+    applied(
+        "frames by a window",
+        lambda x: torch.stft(x, 16, 8, window=torch.hann_window(16), return_complex=True).abs(),
+        (2, 64),
+    ),
+    applied("a window up to both ends", lambda x: x * torch.hann_window(16, periodic=False), (2, 16)),
+    applied(
+        "hamming", lambda x: x * torch.hamming_window(16) + torch.hamming_window(16, periodic=True, alpha=0.5), (2, 16)
+    ),
+    applied("blackman", lambda x: x * torch.blackman_window(16), (2, 16)),
+    applied("bartlett", lambda x: x * torch.bartlett_window(16) + torch.bartlett_window(1), (2, 16)),
     applied("fft", lambda x: fft.fft(x).abs(), TOKENS),
     applied("fft over the tokens", lambda x: torch.view_as_real(fft.fft(x, dim=1)), TOKENS),
     applied("fft over both, as FNet", lambda x: fft.fft(fft.fft(x, dim=-1), dim=-2).real, TOKENS),

@@ -22,6 +22,9 @@ from translator.capture.exactly import exactly
 from translator.capture.missing import MISSING
 from translator.capture.nodes import DOMAIN, Attributes
 
+_DATA, _SET_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
+"""`weight.data *= mask`, as masked convolutions write it: a trace sees the change only through `detach`."""
+
 _DROPOUTS: dict[Callable[..., Any], str] = {
     functional.dropout: "element",
     functional.dropout1d: "channel",
@@ -69,6 +72,10 @@ class MarkMode(TorchFunctionMode):
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in COMPLEX and args and isinstance(args[0], Tensor) and args[0].is_complex():
             return COMPLEX[func](*args, **kwargs)
+        if func == _DATA:
+            return args[0].detach()
+        if func == _SET_DATA and args[0].shape == args[1].shape:
+            return args[0].detach().copy_(args[1])
         if func is _ATTENTION:
             return mark_attention(*args, **kwargs)
         if func in _DROPOUTS:

@@ -24,6 +24,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def traceable(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without what only asks or hides: a trace can't answer, or loses modules."""
+    with evaluating(module), masks_as_given(), without_checks(), without_idle_autocast():
+        yield
+
+
+@contextmanager
 def masks_as_given() -> Iterator[None]:
     """torch.nn's transformers take a mask as it is: they would ask whether it is causal, which a trace can't answer.
 
@@ -53,6 +60,19 @@ def without_idle_autocast() -> Iterator[None]:
         patch.object(autocast, "__exit__", lambda block, *error: None if idle(block) else leave(block, *error)),
     ):
         yield
+
+
+@contextmanager
+def without_checks() -> Iterator[None]:
+    """PyTorch's distributions don't look whether their parameters are legal: a trace can't answer."""
+    from torch.distributions import Distribution
+
+    checked = Distribution._validate_args
+    Distribution.set_default_validate_args(value=False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checked)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
+import onnx_ir
+import onnxscript
 import torch
 from torch._ops import OpOverload
 from torch.onnx._internal.exporter import _registration
@@ -49,6 +51,19 @@ def one_registry() -> Iterator[None]:
     """While active, the exporter takes the table of its operations as it was built first: half a second each time."""
     with patch.object(_registration.ONNXRegistry, "from_torchlib", staticmethod(_registry)):
         yield
+
+
+@contextlib.contextmanager
+def values_computed_with() -> Iterator[None]:
+    """While active, the exporter's functions may write `a - b` of what a node of ours with several outputs gives.
+
+    Such a value is onnx_ir's own, which asks who does its arithmetic; the exporter's other values know it themselves.
+    """
+    before = onnx_ir.set_value_magic_handler(getattr(onnxscript, f"opset{OPSET}"))
+    try:
+        yield
+    finally:
+        onnx_ir.set_value_magic_handler(before)
 
 
 _build_registry = _registration.ONNXRegistry.from_torchlib

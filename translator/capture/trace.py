@@ -21,10 +21,10 @@ from torch.onnx._internal.exporter._errors import DispatchError
 from translator.capture.batches import shared_batches
 from translator.capture.marked_modules import modules_marked
 from translator.capture.marks import attention_marked, functions_marked
-from translator.capture.modes import evaluating, masks_as_given, without_cache, without_idle_autocast
+from translator.capture.modes import traceable, without_cache
 from translator.capture.origins import annotate, origin_of
 from translator.capture.ports import ports_marked
-from translator.capture.retrace import OPSET, one_registry, sparing
+from translator.capture.retrace import OPSET, one_registry, sparing, values_computed_with
 from translator.errors import InputError, UnsupportedError, Where, first_line
 from translator.user_code import user_line
 
@@ -76,7 +76,7 @@ def capture(
                 fix="leave --dynamic-hw away, or export the file with dynamic heights and widths",
             )
         return module.captured(name)
-    with evaluating(module), masks_as_given(), without_idle_autocast(), without_cache(module) as cached:
+    with traceable(module), without_cache(module) as cached:
         program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
         onnx_program = _to_onnx(program)
     exported = onnx_program.exported_program
@@ -165,7 +165,7 @@ def _distinct(value: Any) -> Any:
 
 def _to_onnx(program: Any) -> Any:
     try:
-        with torch.no_grad(), _quiet(), one_registry():
+        with torch.no_grad(), _quiet(), one_registry(), values_computed_with():
             return torch.onnx.export(sparing(program), dynamo=True, optimize=False, opset_version=OPSET, verbose=False)
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise _refused(error) from error

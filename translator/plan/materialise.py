@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import sympy
 
 from translator.bindings import Flip, Permute, Reshape, forward, inverse
 from translator.errors import InternalError
@@ -40,8 +41,11 @@ class Materialiser:
         if array is None:
             raise InternalError(f"{node.key}: input {value} has neither a value nor a producer")
         if array.dtype == object:
-            integers(array)
-            raise node.unsupported("a dynamic size is used as a number", reason="data-dependent-shape")
+            sizes = integers(array)
+            if len(sizes) > 1:
+                raise node.unsupported("dynamic sizes are used as numbers", reason="data-dependent-shape")
+            size = counted(self._context, node, sizes[0])
+            return self._context.op(node, "reshape", size, array.shape, role="size") if array.ndim else size
         if numbers and array.size == 1 and array.ndim <= len(target.axes):
             return array.reshape(()).item()
         exact = lay_out(array, target)
@@ -289,6 +293,27 @@ def zeros(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:
             context.once[f"zeros {dim}"] = made
         return made
     raise node.unsupported(f"no value has the dynamic size {dim}", reason="data-dependent-shape")
+
+
+def counted(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:
+    """A dynamic size as a whole number, shape (): ones along that axis are added up; what is computed of such sizes."""
+    key = f"size {dim}"
+    if key in context.once:
+        return context.once[key]
+    if dim.is_Symbol:
+        ones = context.op(node, "ones_like", zeros(context, node, dim), role="each", main=False)
+        made = context.op(node, "cast", context.op(node, "sum", ones, role="count", main=False), "int32", role="size")
+    elif dim.is_Add or dim.is_Mul:
+        numbers = [part for part in dim.args if part.is_Integer]
+        made, *rest = (counted(context, node, part) for part in dim.args if not part.is_Integer)
+        for part in (*rest, *map(int, numbers)):
+            made = context.op(node, "add" if dim.is_Add else "multiply", made, part, role="size", main=False)
+    elif isinstance(dim, sympy.floor) and (parts := dim.args[0].as_numer_denom())[1].is_Integer:
+        made = context.op(node, "floor_divide", counted(context, node, parts[0]), int(parts[1]), role="size")
+    else:
+        raise node.unsupported(f"the size {dim} is used as a number", reason="data-dependent-shape")
+    context.once[key] = made
+    return made
 
 
 def zero_float(context: PlanContext, node: NodeView) -> Ref:

@@ -25,6 +25,8 @@ class Sharing:
                 derived = graph.derived.get(value)
                 for tensor in {p.tensor for p in derived.pieces} if derived is not None else ():
                     self._readers.setdefault(tensor, []).append((node, index))
+        shown = (graph.derived[name] for name in graph.outputs if name in graph.derived)
+        self._shown = frozenset(piece.tensor for derived in shown for piece in derived.pieces)
 
     def how(self, source: Derived) -> How:
         """How the parameter behind a value is held; of several tensors the least simple way."""
@@ -50,7 +52,8 @@ class Sharing:
 
     def _of(self, tensor: str) -> How:
         if tensor not in self._how:
-            self._how[tensor] = self._find(self._readers.get(tensor, []))
+            readers = self._readers.get(tensor, [])
+            self._how[tensor] = "free" if tensor in self._shown and readers else self._find(readers)
         return self._how[tensor]
 
     def _find(self, readers: list[tuple[NodeView, int]]) -> How:

@@ -21,9 +21,9 @@ from translator.verify.torch_record import map_tensors
 
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _WIDER |= {torch.float16: torch.float64, torch.bfloat16: torch.float64}
-_COMPUTED = frozenset(
-    getattr(torch, name) for name in ("arange", "zeros", "ones", "full", "linspace", "logspace", "eye")
-)
+_MAKERS = ("arange", "zeros", "ones", "full", "linspace", "logspace", "eye")
+_WINDOWS = ("hann_window", "hamming_window", "blackman_window", "bartlett_window", "kaiser_window")
+_COMPUTED = frozenset(getattr(torch, name) for name in (*_MAKERS, *_WINDOWS))
 """What makes a tensor out of numbers: in float64 they are those numbers."""
 
 _HELD = frozenset(getattr(torch, name) for name in ("tensor", "as_tensor", "empty", "rand", "randn"))

@@ -160,9 +160,10 @@ def aligned_shape(node: NodeView, ctx: PlanContext, index: int, arg: Arg) -> Sha
         return np.shape(arg)
     value, target = node.inputs[index], ctx.out_layout(node)
     shape, rank = ctx.shape(value), len(target.axes)
-    if ctx.graph.is_runtime(value) and len(shape) == rank:
+    runtime = ctx.graph.is_runtime(value)
+    if runtime and len(shape) == rank:
         return ctx.layout(node, index).keras_shape(shape)
-    if target.view is not None or target.is_identity or len(shape) > rank:
+    if target.view is not None or len(shape) > rank or (runtime and target.is_identity):
         return shape
     return target.keras_shape((1,) * (rank - len(shape)) + shape)
 

@@ -153,7 +153,7 @@ def einsum(node: NodeView, ctx: PlanContext) -> Ref:
     if "..." not in equation:
         operands = ["".join(term[a] for a in at.axes) for term, at in zip(operands, layouts, strict=True)]
         result = "".join(result[a] for a in ctx.out_layout(node).axes)
-    args = [ctx.arg(node, i, like=layouts[i]) for i in range(len(operands))]
+    args = [ctx.operand(node, i, layouts[i]) for i in range(len(operands))]
     return ctx.op(node, "einsum", f"{','.join(operands)}->{result}", *args)
 
 
