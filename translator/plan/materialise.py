@@ -308,8 +308,10 @@ def counted(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:
         made, *rest = (counted(context, node, part) for part in dim.args if not part.is_Integer)
         for part in (*rest, *map(int, numbers)):
             made = context.op(node, "add" if dim.is_Add else "multiply", made, part, role="size", main=False)
-    elif isinstance(dim, sympy.floor) and (parts := dim.args[0].as_numer_denom())[1].is_Integer:
-        made = context.op(node, "floor_divide", counted(context, node, parts[0]), int(parts[1]), role="size")
+    elif isinstance(dim, sympy.floor):
+        whole, part = dim.args[0].as_numer_denom()
+        divisor = int(part) if part.is_Integer else counted(context, node, part)
+        made = context.op(node, "floor_divide", counted(context, node, whole), divisor, role="size")
     else:
         raise node.unsupported(f"the size {dim} is used as a number", reason="data-dependent-shape")
     context.once[key] = made

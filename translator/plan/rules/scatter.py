@@ -9,6 +9,7 @@ import numpy as np
 from translator.graph.view import NodeView
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
+from translator.plan.materialise import counted
 from translator.plan.registry import rule
 from translator.plan.rules.pick import own
 from translator.types import Layout
@@ -26,19 +27,18 @@ def scatter_elements(node: NodeView, ctx: PlanContext) -> Ref:
     rank = len(shape)
     axis = node.attr("axis", 0) % rank
     reduction = {"none": None, "add": "add", "mul": "mul", "max": "max", "min": "min"}[node.attr("reduction", "none")]
-    if size[axis] is None or (None in shape and not _alike(node, ctx, axis)):
+    if None in shape and (size[axis] is None or not _alike(node, ctx, axis)):
         raise node.unsupported("a scatter along a dynamic size", reason="data-dependent-shape")
     if None in shape:
         return _one_by_one(node, ctx, axis)
     count = int(np.prod([int(d or 0) for d in shape]))
     places = [p.reshape(-1, 1).astype(np.int32) for p in np.indices([int(d or 0) for d in shape])]
-    index = ctx.const(node, 1)
-    if index is not None:
-        places[axis] = np.where(index < 0, index + int(size[axis] or 0), index).reshape(-1, 1).astype(np.int32)
+    index = _wrapped(node, ctx, axis)
+    if isinstance(index, np.ndarray):
+        places[axis] = index.reshape(-1, 1)
         rows: Arg = np.concatenate(places, axis=1)
     else:
-        given = _wrapped(node, ctx, int(size[axis] or 0))
-        column: Arg = ctx.op(node, "reshape", given, (count, 1), role="column")
+        column: Arg = ctx.op(node, "reshape", index, (count, 1), role="column")
         rows = ctx.op(node, "concatenate", [column if a == axis else places[a] for a in range(rank)], axis=1)
     updates = own(node, ctx, 2)
     flat = ctx.op(node, "reshape", updates, (count,), role="flat") if isinstance(updates, Ref) else updates.reshape(-1)
@@ -46,11 +46,18 @@ def scatter_elements(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, "scatter_update", own(node, ctx, 0), rows, flat, **options)
 
 
-def _wrapped(node: NodeView, ctx: PlanContext, size: int) -> Ref:
-    """The computed indices, those from the end counted from the start."""
+def _wrapped(node: NodeView, ctx: PlanContext, axis: int) -> Arg:
+    """The indices along the axis, those from the end counted from the start."""
+    dim, index = ctx.graph.shapes[node.inputs[0]][axis], ctx.const(node, 1)
+    if index is not None:
+        index, below = index.astype(np.int32), index < 0
+        if isinstance(dim, int) or not below.any():
+            return np.where(below, index + (dim if isinstance(dim, int) else 0), index).astype(np.int32)
+        end = ctx.op(node, "add", counted(ctx, node, dim), index, role="from_end")
+        return ctx.op(node, "where", below, end, index, role="wrapped")
     given = ctx.op(node, "cast", ctx.arg(node, 1, like=1), "int32", role="index")
-    below = ctx.op(node, "less", given, 0, role="below")
-    return ctx.op(node, "where", below, ctx.op(node, "add", given, size, role="from_end"), given, role="wrapped")
+    end = ctx.op(node, "add", given, dim if isinstance(dim, int) else counted(ctx, node, dim), role="from_end")
+    return ctx.op(node, "where", ctx.op(node, "less", given, 0, role="below"), end, given, role="wrapped")
 
 
 def _alike(node: NodeView, ctx: PlanContext, axis: int) -> bool:
@@ -65,7 +72,7 @@ def _one_by_one(node: NodeView, ctx: PlanContext, axis: int) -> Ref:
     size, count = int(ctx.shape(node.inputs[0])[axis] or 0), ctx.shape(node.inputs[1])[axis]
     rank = ctx.rank(node.inputs[0])
     line = np.arange(size, dtype=np.int32).reshape([size if a == axis else 1 for a in range(rank)])
-    index, updates = _wrapped(node, ctx, size), own(node, ctx, 2)
+    index, updates = _wrapped(node, ctx, axis), own(node, ctx, 2)
     result: Any = own(node, ctx, 0)
     reduction = node.attr("reduction", "none")
     for number in range(int(count or 0)):
@@ -85,18 +92,29 @@ def _one_by_one(node: NodeView, ctx: PlanContext, axis: int) -> Ref:
 def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan the replacement of elements at places given as index tuples. Source: ONNX ScatterND-16."""
     reduction = node.attr("reduction", "none")
-    places, shape = own(node, ctx, 1), ctx.shape(node.inputs[0])
-    sizes = shape[: ctx.shape(node.inputs[1])[-1]]
-    if None in sizes:
-        raise node.unsupported("a scatter along a dynamic axis", reason="data-dependent-shape")
-    if isinstance(places, Ref):
-        end = ctx.op(node, "add", places, np.array(sizes, dtype=np.int32), role="from_end")
-        below = ctx.op(node, "less", places, 0, role="below")
-        places = ctx.op(node, "where", below, end, places, role="wrapped")
-    else:
-        places = np.where(places < 0, places + np.array(sizes), places)
+    places = _from_the_start(node, ctx, own(node, ctx, 1))
     options: dict[str, Any] = {} if reduction == "none" else {"reduction": reduction}
     return ctx.op(node, "scatter_update", own(node, ctx, 0), places, own(node, ctx, 2), **options)
+
+
+def _from_the_start(node: NodeView, ctx: PlanContext, places: Arg) -> Arg:
+    """Index tuples, of which those from the end are counted from the start; a dynamic size is counted for it."""
+    if isinstance(places, np.ndarray) and not bool((places < 0).any()):
+        return places
+    dims = ctx.graph.shapes[node.inputs[0]][: int(ctx.shape(node.inputs[1])[-1] or 0)]
+    sizes: Arg = np.array([d if isinstance(d, int) else 0 for d in dims], dtype=np.int32)
+    for axis, dim in enumerate(dims):
+        if not isinstance(dim, int):
+            column = np.eye(len(dims), dtype=np.int32)[axis]
+            column = ctx.op(node, "multiply", counted(ctx, node, dim), column, role="column")
+            sizes = ctx.op(node, "add", column, sizes, role="sizes")
+    if isinstance(places, np.ndarray):
+        below: Arg = places < 0
+        if isinstance(sizes, np.ndarray):
+            return np.where(below, places + sizes, places)
+    else:
+        below = ctx.op(node, "less", places, 0, role="below")
+    return ctx.op(node, "where", below, ctx.op(node, "add", places, sizes, role="from_end"), places, role="wrapped")
 
 
 @rule("translator::Replace", keras="keras.ops.concatenate")
