@@ -19,6 +19,7 @@ from translator.verify.compare import Outcome, compare, failure, lay_out
 from translator.verify.findings import Book, Entry, Worst
 from translator.verify.forward import forward_called
 from translator.verify.keras_replay import Segment, backend_errors, replay, to_keras, to_numpy
+from translator.verify.precision import tensors_of
 from translator.verify.torch_record import Key, ModuleEvent, evaluating, map_tensors, outputs_of, tensors_in
 from translator.verify.watch import Watch, wide
 
@@ -153,10 +154,10 @@ class LeafProbes:
             self._ask_anew(leaf)
 
     def _ask_anew(self, leaf: Leaf) -> None:
-        """Other numbers, where all references were constant; what has no parameters to mistake shows itself by them."""
+        """Other numbers, where all references were constant; what holds no tensors to mistake shows itself by them."""
         outcome = leaf.ask("other numbers", lambda t: _like(t, wide(self.rng, tuple(t.shape))))
         leaf.note("other numbers", outcome)
-        if outcome is not None and not outcome.problem and not any(True for _ in leaf.event.module.parameters()):
+        if outcome is not None and not outcome.problem and not tensors_of(leaf.event.module):
             leaf.entry.informative = True
 
     def _ask_small(self, leaf: Leaf) -> bool:
