@@ -193,3 +193,21 @@ def test_a_number_of_channels_that_changes_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedError, match="a number of channels that changes") as caught:
         translator.convert(AsManyChannels(), torch.randn(2, 1, 3))
     assert caught.value.where.module == "conv"
+
+
+class PaddedBeforeAReshape(nn.Module):
+    """The padding runs channels first, and only an axis of size 1 changes places before the convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, 3, (1, 1, 2), padding="same", dilation=(2, 1, 1), groups=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat((x, x), 1).reshape(x.shape[0], 3, 2, 2, 6)
+        return self.conv(x.sum(2, keepdim=True))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_a_padding_that_runs_before_a_reshape_is_judged_by_the_numbers() -> None:
+    """It was called different, though right (seed 111952)."""
+    assert translator.convert(PaddedBeforeAReshape(), torch.randn(2, 3, 2, 2, 3)).report.verdict is Verdict.EQUAL

@@ -148,9 +148,12 @@ def _elsewhere(op: keras.Operation) -> bool:
 
 
 def _turned(operations: Sequence[keras.Operation]) -> bool:
-    """Whether axes change places behind a padding: which of them it padded, and no more, is left to the numbers."""
+    """Whether axes change places behind a padding: which of them it padded, and no more, is left to the numbers.
+
+    Axes of size 1 change places by a reshape.
+    """
     pads = [k for k, op in enumerate(operations) if isinstance(keras_facts(op), Padding)]
-    turns = [k for k, op in enumerate(operations) if keras_class(op) in ("Transpose", "Permute")]
+    turns = [k for k, op in enumerate(operations) if keras_class(op) in ("Transpose", "Permute", "Reshape")]
     return bool(pads and turns) and pads[0] < turns[-1]
 
 
