@@ -150,11 +150,13 @@ def _elsewhere(op: keras.Operation) -> bool:
 def _turned(operations: Sequence[keras.Operation]) -> bool:
     """Whether axes change places behind a padding: which of them it padded, and no more, is left to the numbers.
 
-    Axes of size 1 change places by a reshape.
+    Axes of size 1 change places by a reshape, between the padding and its window; one behind the window moves nothing.
     """
-    pads = [k for k, op in enumerate(operations) if isinstance(keras_facts(op), Padding)]
-    turns = [k for k, op in enumerate(operations) if keras_class(op) in ("Transpose", "Permute", "Reshape")]
-    return bool(pads and turns) and pads[0] < turns[-1]
+    facts = [keras_facts(op) for op in operations]
+    pads, windows = ([k for k, f in enumerate(facts) if isinstance(f, kinds)] for kinds in (Padding, Conv | Pool))
+    turns = [k for k, op in enumerate(operations) if keras_class(op) in ("Transpose", "Permute")]
+    turns += [k for k, op in enumerate(operations) if keras_class(op) == "Reshape" and windows and k < windows[-1]]
+    return bool(pads and turns) and pads[0] < max(turns)
 
 
 def _adds(operations: Sequence[keras.Operation]) -> bool:
