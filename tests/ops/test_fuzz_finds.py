@@ -179,20 +179,28 @@ def test_a_sum_across_the_batch_keeps_its_axes_at_batch_1(shape: tuple[int, ...]
 
 
 class AsManyChannels(nn.Module):
-    """A convolution whose channels are as many as the batch has rows: it runs on two by chance (seed 83934)."""
+    """A layer with as many channels as the batch has rows: it runs on two by chance (seed 83934)."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.linear, self.conv = nn.Linear(3, 6), nn.Conv1d(2, 4, 1, padding=1, groups=2, padding_mode="reflect")
+        self.linear, self.layer = nn.Linear(3, 6), layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(self.linear(x.amax(2) * x.sigmoid()))
+        return self.layer(self.linear(x.amax(2) * x.sigmoid()))
 
 
-def test_a_number_of_channels_that_changes_is_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(2, 4, 1, padding=1, groups=2, padding_mode="reflect"), nn.ConvTranspose1d(2, 4, 2, stride=2),
+        nn.BatchNorm1d(2), nn.InstanceNorm1d(2, affine=True), nn.GroupNorm(1, 2), nn.PReLU(2),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+def test_a_number_of_channels_that_changes_is_refused_by_name(layer: nn.Module) -> None:
     with pytest.raises(UnsupportedError, match="a number of channels that changes") as caught:
-        translator.convert(AsManyChannels(), torch.randn(2, 1, 3))
-    assert caught.value.where.module == "conv"
+        translator.convert(AsManyChannels(layer), torch.randn(2, 1, 3))
+    assert caught.value.where.module == "layer"
 
 
 class PaddedBeforeAReshape(nn.Module):

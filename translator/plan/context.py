@@ -93,6 +93,13 @@ class PlanContext:
         found = self.graph.derived.get(node.inputs[index]) if node.has(index) else None
         return None if found is None or self.sharing.how(found) == "free" else found
 
+    def channels(self, node: NodeView) -> int:
+        """How many channels input 0 has, on PyTorch's axis 1. Raises UnsupportedError where the input decides that."""
+        found = self.shape(node.inputs[0])[1]
+        if found is None:
+            raise node.unsupported("a number of channels that changes with the input", reason="data-dependent-shape")
+        return found
+
     def arg(self, node: NodeView, index: int = 0, *, like: int | Layout | None = None) -> Arg:
         """Input `index` as an argument of a call: a value in the layout demanded, a number, or an array.
 

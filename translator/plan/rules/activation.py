@@ -115,6 +115,8 @@ def prelu(node: NodeView, ctx: PlanContext) -> Ref:
         scaled = ctx.op(node, "multiply", negative, aligned(node, ctx, 1), role="slope")
         return ctx.op(node, "add", positive, scaled)
     laid = slope.reshape((1,) * (rank - len(slope.shape)) + slope.shape).permute(layout.axes)
+    if laid.shape != (1,) * rank:
+        ctx.channels(node)
     shape = laid.shape[1:]
     shared = [i + 1 for i, d in enumerate(shape) if d == 1]
     return ctx.layer(node, "PReLU", {"shared_axes": shared}, {"alpha": laid.reshape(shape)})

@@ -31,8 +31,7 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
     spatial = ctx.rank(node.inputs[1]) - 2
     if spatial not in (1, 2, 3):
         raise node.unsupported(f"a convolution over {spatial} axes", reason="rank")
-    if ctx.shape(node.inputs[0])[1] is None:
-        raise node.unsupported("a number of channels that changes with the input", reason="data-dependent-shape")
+    ctx.channels(node)
     kernel = tuple(int(d or 0) for d in ctx.shape(node.inputs[1])[2:])
     strides = tuple(node.attr("strides") or (1,) * spatial)
     dilation = tuple(node.attr("dilations") or (1,) * spatial)
@@ -132,6 +131,7 @@ def conv_transpose(node: NodeView, ctx: PlanContext) -> Ref:
     spatial = ctx.rank(node.inputs[0]) - 2
     if spatial not in (1, 2, 3):
         raise node.unsupported(f"a transposed convolution over {spatial} axes", reason="rank")
+    ctx.channels(node)
     strides = tuple(node.attr("strides") or (1,) * spatial)
     dilation = tuple(node.attr("dilations") or (1,) * spatial)
     kernel = tuple(int(d or 0) for d in ctx.shape(node.inputs[1])[2:])

@@ -30,6 +30,7 @@ def batch_normalization(node: NodeView, ctx: PlanContext) -> Ref:
     mean, variance = ctx.param(node, 3), ctx.param(node, 4)
     if node.attr("training_mode", 0) or mean is None or variance is None or not ctx.is_runtime(node, 0):
         return _explicit_batch_norm(node, ctx)
+    ctx.channels(node)
     config: dict[str, Any] = {
         "axis": ctx.layout(node).axis(1),
         "momentum": node.attr("momentum", 0.9),
@@ -159,7 +160,7 @@ def group_normalization(node: NodeView, ctx: PlanContext) -> Ref:
     Shapes: x (N, C, *S); scale, bias (C,). Raises: UnsupportedError where scale or bias is computed per group.
     Source: ONNX GroupNormalization-21, InstanceNormalization-22; Keras 3 GroupNormalization.
     """
-    channels = ctx.shape(node.inputs[0])[1]
+    channels = ctx.channels(node)
     groups = channels if node.op == "InstanceNormalization" else node.attr("num_groups")
     config: dict[str, Any] = {"groups": groups, "axis": -1, "epsilon": node.attr("epsilon", 1e-5)}
     weights: dict[str, Derived] = {}
