@@ -48,14 +48,14 @@ def _unsqueeze(input: Tensor, dim: int) -> Any:  # noqa: A002
     return _pairs(torch.view_as_real(input).unsqueeze(dim % (input.ndim + 1)))
 
 
-def _repeat(input: Tensor, *sizes: Any) -> Any:  # noqa: A002
-    sizes = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
-    return _pairs(torch.view_as_real(input).repeat(*sizes, 1))
+def _sized(name: str, real: int) -> Callable[..., Any]:
+    """`repeat` and `expand`, with a size for the axis of the pairs behind those given, one by one or as a tuple."""
 
+    def run(input: Tensor, *sizes: Any) -> Any:  # noqa: A002
+        sizes = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+        return _pairs(getattr(torch.view_as_real(input), name)(*sizes, real))
 
-def _expand(input: Tensor, *sizes: Any) -> Any:  # noqa: A002
-    sizes = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
-    return _pairs(torch.view_as_real(input).expand(*sizes, -1))
+    return run
 
 
 def _exp(input: Tensor) -> Tensor:  # noqa: A002
@@ -83,9 +83,9 @@ def scaled(func: Callable[..., Any], args: tuple[Any, ...]) -> Tensor | None:
 _PRODUCTS = frozenset({torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, torch.multiply, Tensor.multiply})
 
 COMPLEX: dict[Callable[..., Any], Callable[..., Any]] = {
-    Tensor.__getitem__: _item, torch.unsqueeze: _unsqueeze, Tensor.unsqueeze: _unsqueeze, Tensor.repeat: _repeat,
-    Tensor.expand: _expand, torch.exp: _exp, Tensor.exp: _exp, torch.angle: _angle, Tensor.angle: _angle,
+    Tensor.__getitem__: _item, torch.unsqueeze: _unsqueeze, Tensor.unsqueeze: _unsqueeze,
+    Tensor.repeat: _sized("repeat", 1), Tensor.expand: _sized("expand", -1), torch.exp: _exp, Tensor.exp: _exp, torch.angle: _angle, Tensor.angle: _angle,
     Tensor.detach: lambda tensor: tensor,
-    **{owner.__dict__.get(name, getattr(owner, name)): _along(name) for name in _ALONG for owner in (torch, Tensor)},
+    **{getattr(owner, name): _along(name) for name in _ALONG for owner in (torch, Tensor)},
 }  # fmt: skip
 """What stands for each function of a complex tensor while PyTorch traces."""
