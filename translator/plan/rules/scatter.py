@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,11 @@ def scatter_elements(node: NodeView, ctx: PlanContext) -> Ref:
 
 def _wrapped(node: NodeView, ctx: PlanContext, axis: int) -> Arg:
     """The indices along the axis, those from the end counted from the start."""
-    dim, index = ctx.graph.shapes[node.inputs[0]][axis], ctx.const(node, 1)
+    index = ctx.const(node, 1)
     if index is not None:
-        index, below = index.astype(np.int32), index < 0
-        if isinstance(dim, int) or not below.any():
-            return np.where(below, index + (dim if isinstance(dim, int) else 0), index).astype(np.int32)
-        end = ctx.op(node, "add", counted(ctx, node, dim), index, role="from_end")
-        return ctx.op(node, "where", below, end, index, role="wrapped")
+        return _from_the_start(node, ctx, index.astype(np.int32), [axis])
     given = ctx.op(node, "cast", ctx.arg(node, 1, like=1), "int32", role="index")
-    end = ctx.op(node, "add", given, dim if isinstance(dim, int) else counted(ctx, node, dim), role="from_end")
-    return ctx.op(node, "where", ctx.op(node, "less", given, 0, role="below"), end, given, role="wrapped")
+    return _from_the_start(node, ctx, given, [axis])
 
 
 def _alike(node: NodeView, ctx: PlanContext, axis: int) -> bool:
@@ -92,28 +88,27 @@ def _one_by_one(node: NodeView, ctx: PlanContext, axis: int) -> Ref:
 def scatter_nd(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan the replacement of elements at places given as index tuples. Source: ONNX ScatterND-16."""
     reduction = node.attr("reduction", "none")
-    places = _from_the_start(node, ctx, own(node, ctx, 1))
+    places = _from_the_start(node, ctx, own(node, ctx, 1), range(int(ctx.shape(node.inputs[1])[-1] or 0)))
     options: dict[str, Any] = {} if reduction == "none" else {"reduction": reduction}
     return ctx.op(node, "scatter_update", own(node, ctx, 0), places, own(node, ctx, 2), **options)
 
 
-def _from_the_start(node: NodeView, ctx: PlanContext, places: Arg) -> Arg:
-    """Index tuples, of which those from the end are counted from the start; a dynamic size is counted for it."""
-    if isinstance(places, np.ndarray) and not bool((places < 0).any()):
+def _from_the_start(node: NodeView, ctx: PlanContext, places: Arg, axes: Sequence[int]) -> Arg:
+    """Places along these axes of input 0, of which those from the end are counted from the start.
+
+    places: indices of the one axis, or tuples of one for each axis. A dynamic size is counted where it is needed.
+    """
+    below: Any = places < 0 if isinstance(places, np.ndarray) else ctx.op(node, "less", places, 0, role="below")
+    if isinstance(below, np.ndarray) and not below.any():
         return places
-    dims = ctx.graph.shapes[node.inputs[0]][: int(ctx.shape(node.inputs[1])[-1] or 0)]
-    sizes: Arg = np.array([d if isinstance(d, int) else 0 for d in dims], dtype=np.int32)
-    for axis, dim in enumerate(dims):
+    dims = [ctx.graph.shapes[node.inputs[0]][axis] for axis in axes]
+    sizes: Any = np.array([d if isinstance(d, int) else 0 for d in dims], dtype=np.int32)
+    for column, dim in zip(np.eye(len(dims), dtype=np.int32), dims, strict=True):
         if not isinstance(dim, int):
-            column = np.eye(len(dims), dtype=np.int32)[axis]
-            column = ctx.op(node, "multiply", counted(ctx, node, dim), column, role="column")
-            sizes = ctx.op(node, "add", column, sizes, role="sizes")
-    if isinstance(places, np.ndarray):
-        below: Arg = places < 0
-        if isinstance(sizes, np.ndarray):
-            return np.where(below, places + sizes, places)
-    else:
-        below = ctx.op(node, "less", places, 0, role="below")
+            along = ctx.op(node, "multiply", counted(ctx, node, dim), column, role="column")
+            sizes = ctx.op(node, "add", along, sizes, role="sizes")
+    if isinstance(places, np.ndarray) and isinstance(sizes, np.ndarray):
+        return np.where(below, places + sizes, places)
     return ctx.op(node, "where", below, ctx.op(node, "add", places, sizes, role="from_end"), places, role="wrapped")
 
 
