@@ -32,7 +32,7 @@ def kept_whole(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> frozenset
 def _pieces(graph: Graph) -> Iterator[Piece]:
     """What nodes read of parameters: once for all that is made of the same pieces, joined the same way."""
     read = {*(value for node in graph.nodes for value in node.inputs), *graph.outputs}
-    found = (graph.derived[value] for value in sorted(read) if value in graph.derived)
+    found = (graph.derived[value] for value in read if value in graph.derived)
     joined = {(d.pieces, d.join, d.axis) if len(d.pieces) > 1 else (d.pieces,) for d in found}
     return (piece for pieces, *_ in joined for piece in pieces)
 
