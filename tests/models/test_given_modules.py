@@ -214,4 +214,4 @@ def test_a_weight_that_the_forward_masks_is_masked_in_keras_each_time(how: str) 
         module[0].weight += 1
     want = module(example).detach().numpy()
     got = keras.ops.convert_to_numpy(done.model(np.moveaxis(example.numpy(), 1, -1)))
-    assert np.allclose(np.moveaxis(got, -1, 1), want, rtol=1e-4, atol=1e-4)
+    assert np.allclose(np.moveaxis(got, -1, 1), want, rtol=1e-5, atol=1e-5)
