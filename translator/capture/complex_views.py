@@ -84,7 +84,8 @@ _PRODUCTS = frozenset({torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, t
 
 COMPLEX: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.__getitem__: _item, torch.unsqueeze: _unsqueeze, Tensor.unsqueeze: _unsqueeze,
-    Tensor.repeat: _sized("repeat", 1), Tensor.expand: _sized("expand", -1), torch.exp: _exp, Tensor.exp: _exp, torch.angle: _angle, Tensor.angle: _angle,
+    Tensor.repeat: _sized("repeat", 1), Tensor.expand: _sized("expand", -1),
+    torch.exp: _exp, Tensor.exp: _exp, torch.angle: _angle, Tensor.angle: _angle,
     Tensor.detach: lambda tensor: tensor,
     **{getattr(owner, name): _along(name) for name in _ALONG for owner in (torch, Tensor)},
 }  # fmt: skip
