@@ -219,3 +219,11 @@ class PaddedBeforeAReshape(nn.Module):
 def test_a_padding_that_runs_before_a_reshape_is_judged_by_the_numbers() -> None:
     """It was called different, though right (seed 111952)."""
     assert translator.convert(PaddedBeforeAReshape(), torch.randn(2, 3, 2, 2, 3)).report.verdict is Verdict.EQUAL
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_units_is_refused_by_name() -> None:
+    """An adaptive softmax of little width makes some."""
+    with pytest.raises(UnsupportedError, match="a weight without elements") as caught:
+        translator.convert(nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 2)), torch.randn(2, 4, 3))
+    assert caught.value.where.module == "0"

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.onnx import ops as onnx_ops
 
 from translator.capture.bags import embedding_bag
+from translator.capture.class_losses import CLASS_LOSSES
 from translator.capture.nodes import one_node
 from translator.capture.pool_places import POOL_PLACES
 from translator.capture.windows import WINDOWS
@@ -153,6 +154,6 @@ MISSING: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.searchsorted: _searchsorted,
     torch.masked_scatter: _masked_scatter, Tensor.masked_scatter: _masked_scatter,
     torch.isin: _isin, torch.column_stack: _column_stack, torch.einsum: _einsum,
-    functional.embedding_bag: embedding_bag, **POOL_PLACES, **WINDOWS,
+    functional.embedding_bag: embedding_bag, **CLASS_LOSSES, **POOL_PLACES, **WINDOWS,
 }  # fmt: skip
 """What stands for each function while PyTorch traces; where it doesn't know the arguments, the function itself."""

@@ -192,6 +192,8 @@ class PlanContext:
         owner: str = "",
     ) -> str:
         """The layer of this class on these parameters: one that is there already, or a new one."""
+        if any(0 in source.shape for source in weights.values()):
+            raise node.unsupported("a weight without elements", reason="attribute")
         bindings = tuple(_binding(k, v) for k, v in weights.items())
         tied = bool(bindings) and all(b.pieces for b in bindings)
         key = (cls, repr(sorted(config.items())), bindings)
