@@ -241,3 +241,21 @@ def test_axes_of_size_one_change_places_without_a_transpose(turned: bool, transp
     done = translator.convert(Selective(turned=turned).eval(), torch.randn(2, 4, 6, 5))
     assert done.report.verdict is Verdict.EQUAL
     assert sum(getattr(call, "op", "") == "transpose" for call in done.plan.calls) == transposes
+
+
+class NoTokens(nn.Module):
+    """Register tokens, of which there are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registers, self.head = nn.Parameter(torch.empty(1, 0, 6)), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(torch.cat([x[:, :1], self.registers.expand(x.shape[0], -1, -1), x], 1))
+        return y
+
+
+def test_a_part_without_elements_adds_nothing() -> None:
+    done = translator.convert(NoTokens(), torch.randn(2, 5, 6))
+    assert done.report.verdict in (Verdict.EQUAL, Verdict.EXPLAINED)
+    assert done.report.balance.unexplained == 0

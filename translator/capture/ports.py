@@ -4,7 +4,8 @@ A trace only knows which values cross a module's border. Where more than one doe
 PyTorch runs, by a node translator::Port with the module, its call and the side: the name of each position, and which of
 the node's values stands there. So is what comes out of a module that changes its input in place: the changed input may
 be read outside, too, and is no output. And so is what a forward gets and gives where hooks of the user's stand around
-it: what they compute lies between the module and its border.
+it: what they compute lies between the module and its border. What such a hook, or an attribute (`self.weights = w`),
+hands to others crosses the border, too, and is no output: the outputs of modules with one inside are marked.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ def ports_marked(module: nn.Module) -> Iterator[None]:
     """While active, modules with several tensors on a side mark them in the trace."""
     calls: Counter[str] = Counter()
     handles = []
-    for path, child in module.named_modules():
+    parts = dict(module.named_modules())
+    hooked = {path for path, child in parts.items() if child._forward_hooks or child._forward_pre_hooks}
+    giving = hooked | {path for path, child in parts.items() if _keeps_tensors(child)}
+    for path, child in parts.items():
         if path and not isinstance(child, torch.jit.ScriptModule):
-            port = _Port(path, calls, hooked=bool(child._forward_hooks or child._forward_pre_hooks))
+            gives = any(f"{inner}.".startswith(f"{path}.") for inner in giving)
+            port = _Port(path, calls, least=1 if path in hooked else 2, gives=gives)
             handles.append(child.register_forward_pre_hook(port.before, with_kwargs=True))
             handles.append(child.register_forward_hook(port.after, prepend=True))
     try:
@@ -39,11 +44,22 @@ def ports_marked(module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-class _Port:
-    """The hooks of one module. A tensor given twice is one value of the node, so that it stays one tensor."""
+def _keeps_tensors(module: nn.Module) -> bool:
+    """Whether plain attributes hold tensors: a forward may have put them there, for others to read."""
+    own = {k: v for k, v in vars(module).items() if k not in ("_parameters", "_buffers", "_modules")}
+    return any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(own))
 
-    def __init__(self, path: str, calls: Counter[str], *, hooked: bool) -> None:
-        self._path, self._calls, self._least = path, calls, 1 if hooked else 2
+
+class _Port:
+    """The hooks of one module. A tensor given twice is one value of the node, so that it stays one tensor.
+
+    least: how many tensors must go in, or come out, to be marked. gives: all are, and the mark of what goes in says so,
+    since that of an output that nobody reads is gone from the trace.
+    """
+
+    def __init__(self, path: str, calls: Counter[str], *, least: int, gives: bool) -> None:
+        self._path, self._calls, self._gives = path, calls, gives
+        self._least = 1 if gives else least
         self._open: list[tuple[int, list[tuple[Tensor, int]]]] = []
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -74,7 +90,8 @@ class _Port:
         if not distinct:
             return None
         attributes: Attributes = {
-            "path": self._path, "call": call, "side": side, "places": [place for place, _, _ in marks],
+            "path": self._path, "call": call, "side": side, "gives": int(self._gives),
+            "places": [place for place, _, _ in marks],
             "names": [name for _, name, _ in marks], "values": [index[id(tensor)] for _, _, tensor in marks],
         }  # fmt: skip
         dtypes, shapes = [t.dtype for t in distinct], [t.shape for t in distinct]

@@ -161,6 +161,8 @@ class Builder:
         view = replace(view, inputs=tuple(self.resolve(i) for i in view.inputs))
         if view.key == "translator::Port":
             self._alias.update(zip(view.outputs, view.inputs, strict=True))
+            if view.attr("gives", 0):
+                self._borders.setdefault((view.attr("path"), view.attr("call"), "out"), {0: ("", "")})
             border = self._borders.setdefault((view.attr("path"), view.attr("call"), view.attr("side")), {})
             for place, name, value in zip(view.attr("places"), view.attr("names"), view.attr("values"), strict=True):
                 border[place] = (view.inputs[value], name)
@@ -195,6 +197,7 @@ class Builder:
 
     def add(self, view: NodeView) -> None:
         """Resolve a node, or list it."""
+        view = self._without_empty(view)
         if self._shape_of(view) or self._constant(view) or self._derived(view):
             return
         view = self._filled(view)
@@ -206,6 +209,13 @@ class Builder:
             self._alias[view.outputs[0]] = view.inputs[0]
         else:
             self.nodes.append(view)
+
+    def _without_empty(self, view: NodeView) -> NodeView:
+        """A Concat reads only those of its parts that have elements, so that what makes the others isn't needed."""
+        if view.op != "Concat" or not all(i in self.shapes for i in view.inputs):
+            return view
+        full = tuple(i for i in view.inputs if self.shapes[i][view.attr("axis")] != 0)
+        return replace(view, inputs=full or view.inputs[:1])
 
     def _counted(self, view: NodeView) -> None:
         """Note which values are 0, 1, 2 … up to a size, as a vector or a column."""

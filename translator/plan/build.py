@@ -131,6 +131,8 @@ def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
         left = [v for v in made if v in graph.outputs or any(id(c) not in own for c in consumers.get(v, ()))]
         ports = graph.ports.get((path, call), Ports())
         inputs, outputs = ports.inputs or tuple(read), ports.outputs or tuple(left)
+        if ports.outputs == ("",):  # nobody reads what it puts out, only what it gave to others on the way
+            continue
         calls.append(
             ModuleCall(
                 path=path, call=call, cls=cls,

@@ -292,7 +292,31 @@ def zeros(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:
         if from_input:
             context.once[f"zeros {dim}"] = made
         return made
-    raise node.unsupported(f"no value has the dynamic size {dim}", reason="data-dependent-shape")
+    return _zeros_of_parts(context, node, dim)
+
+
+def _zeros_of_parts(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:
+    """Zeros of a size that no value has, from those of its factors or terms: of 3·B, B·T, B + 2."""
+    number = next((int(part) for part in dim.args if part.is_Integer), None)
+    parts = [part for part in dim.args if not part.is_Integer]
+    if not parts or not (dim.is_Mul or dim.is_Add) or (dim.is_Mul and number is not None and number < 0):
+        raise node.unsupported(f"no value has the dynamic size {dim}", reason="data-dependent-shape")
+    made, *others = (zeros(context, node, part) for part in parts)
+    for other in others:
+        if dim.is_Mul:
+            column = context.op(node, "expand_dims", other, -1, role="column", main=False)
+            made = context.op(
+                node, "reshape", context.op(node, "subtract", made, column), (-1,), role="zeros", main=False
+            )
+        else:
+            made = context.op(node, "concatenate", [made, other], role="zeros", main=False)
+    if number is None:
+        return made
+    if dim.is_Mul:
+        return context.op(node, "tile", made, number, role="zeros", main=False)
+    if number > 0:
+        return context.op(node, "pad", made, [[0, number]], role="zeros", main=False)
+    return context.op(node, "get_item", made, (slice(-number, None),), role="zeros", main=False)
 
 
 def counted(context: PlanContext, node: NodeView, dim: SymDim) -> Ref:

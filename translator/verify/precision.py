@@ -6,10 +6,12 @@ and tensors kept as plain attributes are widened in place (exact) and narrowed a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import keras
 import torch
@@ -105,10 +107,21 @@ def asks_for_float64() -> Iterator[None]:
 
     torch.finfo = of_float32  # type: ignore[misc, assignment]
     try:
-        with _Float64Mode():
+        with _nothing_kept(), _Float64Mode():
             yield
     finally:
         torch.finfo = limits  # type: ignore[misc]
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Let transformers compute anew what it keeps by its arguments (a dtype among them), as it does when traced."""
+    library = sys.modules.get("transformers.pytorch_utils")
+    if library is None:
+        yield
+    else:
+        with patch.object(library, "is_torchdynamo_compiling", lambda: True):
+            yield
 
 
 def tensors_of(module: torch.nn.Module) -> list[torch.Tensor]:
@@ -149,9 +162,13 @@ class _Float64Mode(TorchFunctionMode):
             if all(a is b for a, b in zip(_tensors_in(wide), _tensors_in((args, kwargs)), strict=True)):
                 raise
             made = func(*wide[0], **wide[1])  # float32 numbers from elsewhere (numpy's) beside those of the run
-        if getattr(made, "dtype", None) is torch.float32 and not any(map(_is_float, _tensors_in((args, kwargs)))):
+        given = list(_tensors_in((args, kwargs)))
+        if getattr(made, "dtype", None) is not torch.float32 or _lies_in_one_of(made, given):
+            return made
+        if not any(map(_is_float, given)):
             return _of_whole_numbers(func, args, kwargs)
-        return made
+        args, kwargs = map_tensors(_widened, (args, kwargs))
+        return func(*args, **kwargs)  # of numbers from elsewhere alone, such as a table that a function keeps
 
 
 def _of_whole_numbers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -162,6 +179,11 @@ def _of_whole_numbers(func: Callable[..., Any], args: tuple[Any, ...], kwargs: d
         return func(*args, **kwargs)
     finally:
         torch.set_default_dtype(before)
+
+
+def _lies_in_one_of(made: torch.Tensor, given: Iterable[torch.Tensor]) -> bool:
+    """Whether a result is a view of what was given, or was written into it."""
+    return any(made.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() for tensor in given)
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ Equal on one input is not the same function: zero padding passes for minus infin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,7 +132,8 @@ class LeafProbes:
                 leaf.entry.notes.append("not probed: the module does not repeat itself")
 
     def _without_twin(self, book: Book, event: ModuleEvent, outputs: list[torch.Tensor], watch: Watch) -> None:
-        if event.key in watch.index.covered or not outputs:
+        constant = not event.shapes and not tensors_of(event.module)  # what reads it is proven, and its numbers with it
+        if event.key in watch.index.covered or not outputs or constant:
             return
         if passes_through(event, outputs, self.rng):
             if only_trains(event):
@@ -287,10 +289,24 @@ def _try(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     Its hooks are not run: another's, such as one that collects hidden states, would take this for the model's own call.
     """
     try:
-        with torch.no_grad(), forward_called():
+        with torch.no_grad(), forward_called(), _left_as_it_was(module):
             return tensors_in(module.forward(*args, **kwargs))
     except TORCH_ERRORS:
         return None
+
+
+@contextmanager
+def _left_as_it_was(module: nn.Module) -> Iterator[None]:
+    """What a forward leaves in attributes (`self.weights = w`) others read: that of the model's own call stays."""
+    attributes = dict(vars(module))
+    lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
+    try:
+        yield
+    finally:
+        vars(module).clear()
+        vars(module).update(attributes)
+        for value, items in lists:
+            value[:] = items
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -125,7 +125,7 @@ def _same_without(
 def _unreached(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> list[str]:
-    """Names that no gradient reaches. Only what hangs on the named parameters is recorded, so it costs little."""
+    """Names that no gradient reaches, or without elements. Only what hangs on the named parameters is recorded."""
     flags = [(p, p.requires_grad) for p in module.parameters()]
     wanted = {id(t) for t in tensors.values()}
     try:
@@ -142,7 +142,7 @@ def _unreached(
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-    return [name for name, gradient in zip(tensors, gradients, strict=True) if gradient is None]
+    return [n for n, gradient in zip(tensors, gradients, strict=True) if gradient is None or not gradient.numel()]
 
 
 @dataclass(slots=True)

@@ -140,17 +140,14 @@ def tile(node: NodeView, ctx: PlanContext) -> Ref:
 
 @rule("Concat", since=4, keras="Concatenate")
 def concat(node: NodeView, ctx: PlanContext) -> Ref:
-    """Plan a Concatenate along the axis where the layout put it; what has no elements adds none.
+    """Plan a Concatenate along the axis where the layout put it.
 
     Source: ONNX Concat-13; Keras 3 Concatenate.
     """
     layout = ctx.out_layout(node)
     axis = layout.axis(node.attr("axis"))
-    own = node.attr("axis") % ctx.rank(node.outputs[0])
-    places = [i for i, value in enumerate(node.inputs) if ctx.shape(value)[own] != 0]
+    places = range(len(node.inputs))
     args = [ctx.arg(node, i) if ctx.is_runtime(node, i) else _joined(node, ctx, i) for i in places]
-    if len(args) == 1 < len(node.inputs):
-        return args[0]
     last = axis == ctx.rank(node.outputs[0]) - 1
     if ctx.dtype(node.outputs[0]).startswith(("float", "bfloat")):
         return ctx.layer(node, "Concatenate", {"axis": -1 if last else axis}, args=(args,), main=False)
