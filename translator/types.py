@@ -6,13 +6,16 @@ Nothing here imports a framework.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Dim = int | None
 """A dimension: a number, or None where it is dynamic (the batch; H and W on request)."""
 
 Shape = tuple[Dim, ...]
+
+PutOut = Mapping[tuple[str, int], tuple[Shape, ...]]
+"""The shapes of the tensors that module calls put out, by path and call; what isn't known isn't in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from translator.claims import Claims
 from translator.types import Layout
 from translator.verdict import Effect, Report, Verdict
 from translator.verify.keras_replay import to_numpy
+from translator.verify.proof import Subject, prove
 
 pytestmark = pytest.mark.model
 
@@ -326,3 +327,22 @@ def test_a_constant_function_without_parameters_shows_itself_by_other_numbers(ne
     head = nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(1, elementwise_affine=False))
     module = nn.Sequential(head, nn.Linear(1, 4)) if nested else head
     assert translator.convert(module, torch.randn(2, 3)).report.verdict is Verdict.EQUAL
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_random_weights_tell_scale_from_shift_where_one_number_is_normalised(exchanged: bool) -> None:
+    """It gives its bias whatever comes in (timm's csatv2 has such ones)."""
+    module, x = nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(1), nn.Linear(1, 4)).eval(), torch.randn(2, 3)
+    done = translator.convert(module, x)
+    (norm,) = (layer for layer in done.model.layers if type(layer).__name__ == "LayerNormalization")
+
+    def load(state: Mapping[str, np.ndarray]) -> None:
+        done.load_checkpoint({name: torch.from_numpy(array) for name, array in state.items()})
+        if exchanged:
+            gamma, beta = to_numpy(norm.gamma.value), to_numpy(norm.beta.value)
+            norm.gamma.assign(beta)
+            norm.beta.assign(gamma)
+
+    report = prove(module, (x,), Subject(keras_model=done.model, claims=done.claims, load_state=load))
+    assert report.verdict is (Verdict.DIFFERENT if exchanged else Verdict.EQUAL)
+    assert report.first_wrong == ("1" if exchanged else "")

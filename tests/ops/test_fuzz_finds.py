@@ -227,3 +227,21 @@ def test_a_layer_without_units_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedError, match="a weight without elements") as caught:
         translator.convert(nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 2)), torch.randn(2, 4, 3))
     assert caught.value.where.module == "0"
+
+
+class WrittenThroughAView(nn.Module):
+    """A view is written in place, and the model reads both, not what the writer gives (130066)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.relu = nn.Linear(5, 4), nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.linear(x)
+        view = x.squeeze(1)
+        self.relu(view)
+        return x.flatten(1), view
+
+
+def test_a_module_that_writes_through_a_view_puts_out_one_tensor() -> None:
+    assert translator.convert(WrittenThroughAView(), torch.randn(2, 1, 3, 5)).report.verdict is Verdict.EQUAL

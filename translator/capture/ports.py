@@ -21,12 +21,14 @@ from torch.onnx import ops as onnx_ops
 
 from translator.capture.aliases import writes
 from translator.capture.nodes import DOMAIN, Attributes
+from translator.types import PutOut, Shape
 
 
 @contextlib.contextmanager
-def ports_marked(module: nn.Module) -> Iterator[None]:
-    """While active, modules with several tensors on a side mark them in the trace."""
+def ports_marked(module: nn.Module) -> Iterator[PutOut]:
+    """While active, modules with several tensors on a side mark them; gives the shapes that each call put out."""
     calls: Counter[str] = Counter()
+    shapes: dict[tuple[str, int], tuple[Shape, ...]] = {}
     handles = []
     parts = dict(module.named_modules())
     hooked = {path for path, child in parts.items() if child._forward_hooks or child._forward_pre_hooks}
@@ -34,11 +36,11 @@ def ports_marked(module: nn.Module) -> Iterator[None]:
     for path, child in parts.items():
         if path and not isinstance(child, torch.jit.ScriptModule):
             gives = any(f"{inner}.".startswith(f"{path}.") for inner in giving)
-            port = _Port(path, calls, least=1 if path in hooked else 2, gives=gives)
+            port = _Port(path, calls, shapes, least=1 if path in hooked else 2, gives=gives)
             handles.append(child.register_forward_pre_hook(port.before, with_kwargs=True))
             handles.append(child.register_forward_hook(port.after, prepend=True))
     try:
-        yield
+        yield shapes
     finally:
         for handle in handles:
             handle.remove()
@@ -57,7 +59,16 @@ class _Port:
     since that of an output that nobody reads is gone from the trace.
     """
 
-    def __init__(self, path: str, calls: Counter[str], *, least: int, gives: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        calls: Counter[str],
+        shapes: dict[tuple[str, int], tuple[Shape, ...]],
+        *,
+        least: int,
+        gives: bool,
+    ) -> None:
+        self._shapes = shapes
         self._path, self._calls, self._gives = path, calls, gives
         self._least = 1 if gives else least
         self._open: list[tuple[int, list[tuple[Tensor, int]]]] = []
@@ -72,6 +83,7 @@ class _Port:
 
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
         call, given = self._open.pop()
+        self._shapes[self._path, call] = tuple(_shape(tensor) for tensor in _tensors(output))
         changed = any(writes(tensor) != version for tensor, version in given)
         return self._marked("out", call, output, least=1 if changed else self._least)
 
@@ -100,6 +112,11 @@ class _Port:
         )
         replaced = [marked[index[id(leaf)]] if id(leaf) in index else leaf for _, leaf in leaves]
         return torch.utils._pytree.tree_unflatten(replaced, spec)
+
+
+def _shape(tensor: Tensor) -> Shape:
+    sizes: tuple[Any, ...] = tuple(tensor.shape)
+    return tuple(size if isinstance(size, int) else None for size in sizes)
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -26,6 +26,7 @@ from translator.capture.origins import annotate, origin_of
 from translator.capture.ports import ports_marked
 from translator.capture.retrace import OPSET, one_registry, sparing, values_computed_with
 from translator.errors import InputError, UnsupportedError, Where, first_line
+from translator.types import PutOut
 from translator.user_code import user_line
 
 
@@ -35,7 +36,8 @@ class Captured:
 
     tensors: every parameter and buffer (shape, trainable) by its first name, non-persistent buffers included.
     aliases: other names of tied tensors → the first name. inputs, outputs: public names in PyTorch's order. batches:
-    symbols for the rows of inputs that may be one batch with an earlier input, with that input's symbol.
+    symbols for the rows of inputs that may be one batch with an earlier input, with that input's symbol. put_out: the
+    shapes of the tensors that each module call put out, as far as they are known.
     """
 
     model: ir.Model
@@ -46,6 +48,7 @@ class Captured:
     outputs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     batches: Mapping[str, str] = field(default_factory=dict)
+    put_out: PutOut = field(default_factory=dict)
 
 
 class BringsGraph(nn.Module, ABC):
@@ -77,7 +80,7 @@ def capture(
             )
         return module.captured(name)
     with traceable(module), without_cache(module) as cached:
-        program = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
+        program, put_out = _export(module, example_inputs, dict(example_kwargs or {}), dynamic_hw)
         onnx_program = _to_onnx(program)
     exported = onnx_program.exported_program
     model: ir.Model = onnx_program.model
@@ -98,6 +101,7 @@ def capture(
         outputs=tuple(v.name or "" for v in model.graph.outputs),
         notes=tuple(notes),
         batches=shared_batches(program),
+        put_out=put_out,
     )
 
 
@@ -116,11 +120,11 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dy
             torch.no_grad(),
             _quiet(),
             modules_marked(module),
-            ports_marked(module),
+            ports_marked(module) as put_out,
             attention_marked(),
             functions_marked(),
         ):
-            return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
+            return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False), put_out
     except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         by_data = "data-dependent" in str(error)
         raise UnsupportedError(

@@ -113,7 +113,10 @@ def plan_of(captured: Captured) -> Plan:
 
 def _plan(captured: Captured) -> Plan:
     graph = fuse(build_graph(captured.model, captured.tensors))
-    return build_plan(graph, assign(graph), name=captured.name, tensors=captured.tensors, aliases=captured.aliases)
+    return build_plan(
+        graph, assign(graph),
+        name=captured.name, tensors=captured.tensors, aliases=captured.aliases, put_out=captured.put_out,
+    )  # fmt: skip
 
 
 def claims_of(plan: Plan, emitted: Emitted) -> Claims:

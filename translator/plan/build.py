@@ -12,7 +12,7 @@ from translator.plan.context import PlanContext
 from translator.plan.materialise import free_weight, held_exactly
 from translator.plan.naming import Namer, clean
 from translator.plan.registry import load_rules
-from translator.types import Layout, Origin
+from translator.types import Layout, Origin, PutOut, Shape
 
 
 def build_plan(
@@ -22,8 +22,12 @@ def build_plan(
     name: str,
     tensors: Mapping[str, tuple[tuple[int, ...], bool]],
     aliases: Mapping[str, str],
+    put_out: PutOut | None = None,
 ) -> Plan:
-    """The plan of a graph. Raises UnsupportedError for the first node that no rule takes, with all others listed."""
+    """The plan of a graph. Raises UnsupportedError for the first node that no rule takes, with all others listed.
+
+    put_out: the shapes of what module calls put out, where they are known.
+    """
     rules = load_rules()
     _refuse_unknown(graph, set(rules))
     namer = Namer(graph)
@@ -40,7 +44,7 @@ def build_plan(
         layers=tuple(context.layers.values()),
         calls=tuple(context.calls),
         values=_values(context, outputs),
-        module_calls=tuple(_module_calls(graph, context)),
+        module_calls=tuple(_module_calls(graph, context, put_out or {})),
         tensor_shapes={tensor: shape for tensor, (shape, _) in tensors.items()},
         aliases=dict(aliases),
         output_layouts=tuple(_output_layout(value, context) for value in graph.outputs),
@@ -115,8 +119,11 @@ def _values(context: PlanContext, outputs: tuple[tuple[str, str], ...]) -> dict[
     return found
 
 
-def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
-    """Every module call that computed something: the values that came in from outside, and those that went out."""
+def _module_calls(graph: Graph, context: PlanContext, put_out: PutOut) -> list[ModuleCall]:
+    """Every module call that computed something: the values that came in from outside, and those that went out.
+
+    Where more values are read outside than it put out, that is one of its shape.
+    """
     inside: dict[tuple[str, int, str], list[NodeView]] = {}
     for node in graph.nodes:
         for scope in node.origin.scopes:
@@ -131,6 +138,9 @@ def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
         left = [v for v in made if v in graph.outputs or any(id(c) not in own for c in consumers.get(v, ()))]
         ports = graph.ports.get((path, call), Ports())
         inputs, outputs = ports.inputs or tuple(read), ports.outputs or tuple(left)
+        shapes = put_out.get((path, call), ())
+        if len(shapes) == 1 < len(outputs) and not ports.outputs:
+            outputs = tuple(v for v in left if _fits(context.shape(v), shapes[0]))[:1] or outputs
         if ports.outputs == ("",):  # nobody reads what it puts out, only what it gave to others on the way
             continue
         calls.append(
@@ -144,6 +154,11 @@ def _module_calls(graph: Graph, context: PlanContext) -> list[ModuleCall]:
             )
         )  # fmt: skip
     return calls
+
+
+def _fits(shape: Shape, other: Shape) -> bool:
+    """Whether two shapes are the same, as far as their sizes are known."""
+    return len(shape) == len(other) and all(a == b or None in (a, b) for a, b in zip(shape, other, strict=True))
 
 
 def _named(value: str, context: PlanContext) -> str:

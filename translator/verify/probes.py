@@ -25,6 +25,7 @@ from translator.verify.torch_record import Key, ModuleEvent, evaluating, map_ten
 from translator.verify.watch import Watch, wide
 
 _LINEAR = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
+_NORMS = ("torch.nn.modules.normalization", "torch.nn.modules.instancenorm")
 _SAME = 1e-9
 _SIZE_FREE = ("conv", "pooling", "batchnorm", "instancenorm", "activation", "padding")
 TORCH_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, ArithmeticError)
@@ -156,10 +157,15 @@ class LeafProbes:
             self._ask_anew(leaf)
 
     def _ask_anew(self, leaf: Leaf) -> None:
-        """Other numbers, where all references were constant; what holds no tensors to mistake shows itself by them."""
+        """Other numbers, where all references were constant; what holds no tensors to mistake shows itself by them.
+
+        So does one of PyTorch's normalisations: of one number it gives its bias whatever comes in, and random weights
+        tell that from its scale.
+        """
         outcome = leaf.ask("other numbers", lambda t: _like(t, wide(self.rng, tuple(t.shape))))
         leaf.note("other numbers", outcome)
-        if outcome is not None and not outcome.problem and not tensors_of(leaf.event.module):
+        known = not tensors_of(leaf.event.module) or type(leaf.event.module).forward.__module__ in _NORMS
+        if outcome is not None and not outcome.problem and known:
             leaf.entry.informative = True
 
     def _ask_small(self, leaf: Leaf) -> bool:
