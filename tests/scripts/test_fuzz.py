@@ -68,3 +68,10 @@ def test_a_step_is_asked_in_float64_and_stays_as_it_is() -> None:
     assert exact.dtype == torch.float64
     assert torch.get_default_dtype() == torch.float32
     assert torch.allclose(exact.float(), step.piece.run(x))
+
+
+def test_what_loses_all_digits_of_one_row_is_not_drawn() -> None:
+    """Rounding decides what it is, and a proof looks at each row (seed 134836)."""
+    exact = torch.tensor([[1.0, 2.0], [1e-17, 0.0]], dtype=torch.float64)
+    assert networks._lost(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), exact)
+    assert not networks._lost(exact.float(), exact)
