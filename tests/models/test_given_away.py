@@ -13,6 +13,7 @@ from torch import nn
 
 import translator
 from translator.verdict import Verdict
+from translator.verify.probes import _try as asked
 
 pytestmark = pytest.mark.model
 
@@ -128,9 +129,27 @@ def test_what_modules_give_away_or_keep_is_proven(name: str) -> None:
     assert all(t.dtype is torch.float32 for t in (results if isinstance(results, tuple) else (results,)))
 
 
-def test_a_probe_leaves_the_attributes_of_the_models_own_call() -> None:
-    module = ReadsWhatIsKept().eval()
-    x = torch.randn(2, 6)
-    translator.convert(module, x)
+class KeptInMany(nn.Module):
+    """Leaves what it made in an attribute, in a list and in a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[torch.Tensor] = []
+        self.table: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = x.exp()
+        self.all.append(self.last)
+        self.table["last"] = self.last
+        return self.last + x
+
+
+def test_a_probe_leaves_what_the_models_own_call_left() -> None:
+    module, x = KeptInMany(), torch.randn(2, 6)
     module(x)
-    torch.testing.assert_close(module.kept.grown, x.exp())
+    own = module.last
+    (other,) = asked(module, (x + 1,), {}) or []
+    torch.testing.assert_close(other, (x + 1).exp() + x + 1)
+    assert module.last is own
+    assert [id(t) for t in module.all] == [id(own)]
+    assert module.table["last"] is own

@@ -329,6 +329,16 @@ def test_a_constant_function_without_parameters_shows_itself_by_other_numbers(ne
     assert translator.convert(module, torch.randn(2, 3)).report.verdict is Verdict.EQUAL
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_only_a_normalisation_of_one_number_vouches_for_itself(size: int) -> None:
+    """One whose scale is zero puts out zeros, too, but its epsilon might be any: without random weights it is named."""
+    module, x = nn.Sequential(nn.Linear(3, size), nn.LayerNorm(size), nn.Linear(size, 4)).eval(), torch.randn(2, 3)
+    module[1].weight.data.zero_()  # type: ignore[union-attr, operator]
+    done = translator.convert(module, x)
+    report = prove(module, (x,), Subject(keras_model=done.model, claims=done.claims))
+    assert report.first_wrong == ("" if size == 1 else "1")
+
+
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_random_weights_tell_scale_from_shift_where_one_number_is_normalised(exchanged: bool) -> None:
     """It gives its bias whatever comes in (timm's csatv2 has such ones)."""

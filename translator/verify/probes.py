@@ -6,6 +6,7 @@ Equal on one input is not the same function: zero padding passes for minus infin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ from translator.verify.torch_record import Key, ModuleEvent, evaluating, map_ten
 from translator.verify.watch import Watch, wide
 
 _LINEAR = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
-_NORMS = ("torch.nn.modules.normalization", "torch.nn.modules.instancenorm")
 _SAME = 1e-9
 _SIZE_FREE = ("conv", "pooling", "batchnorm", "instancenorm", "activation", "padding")
 TORCH_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, ArithmeticError)
@@ -159,12 +159,11 @@ class LeafProbes:
     def _ask_anew(self, leaf: Leaf) -> None:
         """Other numbers, where all references were constant; what holds no tensors to mistake shows itself by them.
 
-        So does one of PyTorch's normalisations: of one number it gives its bias whatever comes in, and random weights
-        tell that from its scale.
+        So does PyTorch's normalisation of one number: it is its bias whatever comes in, and its scale has no effect.
         """
         outcome = leaf.ask("other numbers", lambda t: _like(t, wide(self.rng, tuple(t.shape))))
         leaf.note("other numbers", outcome)
-        known = not tensors_of(leaf.event.module) or type(leaf.event.module).forward.__module__ in _NORMS
+        known = not tensors_of(leaf.event.module) or _of_one_number(leaf.event.module)
         if outcome is not None and not outcome.problem and known:
             leaf.entry.informative = True
 
@@ -198,6 +197,11 @@ class LeafProbes:
 
     def _indices(self, tensor: torch.Tensor, rows: int) -> torch.Tensor:
         return torch.from_numpy(self.rng.integers(0, rows, tuple(tensor.shape))).to(tensor.dtype)
+
+
+def _of_one_number(module: nn.Module) -> bool:
+    """Whether a module is PyTorch's LayerNorm over a single number, which is always its own mean."""
+    return type(module) is nn.LayerNorm and math.prod(module.normalized_shape) == 1
 
 
 def _repeats_itself(event: ModuleEvent, outputs: list[torch.Tensor]) -> bool:
@@ -305,14 +309,16 @@ def _try(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 def _left_as_it_was(module: nn.Module) -> Iterator[None]:
     """What a forward leaves in attributes (`self.weights = w`) others read: that of the model's own call stays."""
     attributes = dict(vars(module))
-    lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
+    lists = [(value, list(value)) for value in attributes.values() if type(value) is list]
+    tables = [(value, dict(value)) for value in (vars(module), *attributes.values()) if type(value) is dict]
     try:
         yield
     finally:
-        vars(module).clear()
-        vars(module).update(attributes)
         for value, items in lists:
             value[:] = items
+        for table, entries in tables:
+            table.clear()
+            table.update(entries)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
