@@ -44,6 +44,14 @@ def test_each_form_gives_pytorchs_numbers(shape: tuple[int, ...]) -> None:
         )
 
 
+@pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated")
+def test_the_old_names_of_a_reduction_are_known() -> None:
+    logits, classes, _ = drawn((4,))
+    for how in ({"size_average": False}, {"reduce": False}, {"size_average": True, "reduce": True}):
+        ours, want = cross_entropy(logits, classes, **how), functional.cross_entropy(logits, classes, **how)
+        torch.testing.assert_close(ours, want, rtol=1e-14, atol=1e-14)
+
+
 def test_an_ignored_class_of_no_probability_counts_nothing() -> None:
     logs, classes = torch.tensor([[-torch.inf, 0.0], [-0.5, -1.0]]), torch.tensor([7, 1])
     ours = nll_loss(logs, classes, ignore_index=7)

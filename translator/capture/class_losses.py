@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-_OWN = functional.cross_entropy, functional.nll_loss
+from torch.nn import _reduction, functional
 
 
-def cross_entropy(
+def _class_loss(
     input: Tensor,  # noqa: A002 - PyTorch's names
     target: Tensor,
     weight: Tensor | None = None,
@@ -21,32 +20,20 @@ def cross_entropy(
     reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    *,
+    logits: bool,
 ) -> Tensor:
-    """Of logits (N, C, …) or (C,), and classes (N, …) or (), or the classes' probabilities in the logits' shape."""
+    """Of logits, or logarithms of probabilities, (N, C, …) or (C,), and classes (N, …) or (), or the classes'
+    probabilities in the logits' shape."""
     if size_average is not None or reduce is not None:
-        return _OWN[0](input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        reduction = _reduction.legacy_get_string(size_average, reduce, emit_warning=False)
     axis = min(input.ndim - 1, 1)
-    logs = functional.log_softmax(input, axis)
+    logs = functional.log_softmax(input, axis) if logits else input
     if not target.is_floating_point():
         return _of_classes(logs, target, weight, ignore_index, reduction, label_smoothing)
     expected = target * (1 - label_smoothing) + label_smoothing / input.shape[axis]
     losses = -(_weighted(logs, weight, axis) * expected).sum(axis)
     return losses.mean() if reduction == "mean" else _reduced(losses, reduction)
-
-
-def nll_loss(
-    input: Tensor,  # noqa: A002 - PyTorch's names
-    target: Tensor,
-    weight: Tensor | None = None,
-    size_average: bool | None = None,
-    ignore_index: int = -100,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Tensor:
-    """Of logarithms of probabilities (N, C, …) or (C,), and classes (N, …) or ()."""
-    if size_average is not None or reduce is not None:
-        return _OWN[1](input, target, weight, size_average, ignore_index, reduce, reduction)
-    return _of_classes(input, target, weight, ignore_index, reduction, 0.0)
 
 
 def _of_classes(
@@ -73,6 +60,9 @@ def _weighted(logs: Tensor, weight: Tensor | None, axis: int) -> Tensor:
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses.sum() if reduction == "sum" else losses
 
+
+cross_entropy: Callable[..., Tensor] = partial(_class_loss, logits=True)
+nll_loss: Callable[..., Tensor] = partial(_class_loss, logits=False)
 
 CLASS_LOSSES: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.cross_entropy: cross_entropy, functional.nll_loss: nll_loss,
