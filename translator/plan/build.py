@@ -122,7 +122,7 @@ def _values(context: PlanContext, outputs: tuple[tuple[str, str], ...]) -> dict[
 def _module_calls(graph: Graph, context: PlanContext, put_out: PutOut) -> list[ModuleCall]:
     """Every module call that computed something: the values that came in from outside, and those that went out.
 
-    Where more values are read outside than it put out, that is one of its shape.
+    Where more values are read outside than the one that it put out, its output is the first of that one's shape.
     """
     inside: dict[tuple[str, int, str], list[NodeView]] = {}
     for node in graph.nodes:

@@ -146,8 +146,7 @@ def concat(node: NodeView, ctx: PlanContext) -> Ref:
     """
     layout = ctx.out_layout(node)
     axis = layout.axis(node.attr("axis"))
-    places = range(len(node.inputs))
-    args = [ctx.arg(node, i) if ctx.is_runtime(node, i) else _joined(node, ctx, i) for i in places]
+    args = [ctx.arg(node, i) if ctx.is_runtime(node, i) else _joined(node, ctx, i) for i in range(len(node.inputs))]
     last = axis == ctx.rank(node.outputs[0]) - 1
     if ctx.dtype(node.outputs[0]).startswith(("float", "bfloat")):
         return ctx.layer(node, "Concatenate", {"axis": -1 if last else axis}, args=(args,), main=False)
