@@ -130,6 +130,30 @@ def test_a_model_of_text_without_a_vocabulary_asks_for_its_shape(tmp_path: Path)
         load_source(f"hf:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("processor", "size"),
+    [
+        ("", (224, 224)),
+        ('{"size": {"shortest_edge": 64}}', (64, 64)),
+        ('{"size": 96}', (96, 96)),
+        ('{"size": {"shortest_edge": 64}, "crop_size": {"height": 48, "width": 32}}', (48, 32)),
+        ('{"size": {"longest_edge": 1333}}', (224, 224)),
+        ("[64]", (224, 224)),
+        ("{", (224, 224)),
+    ],
+)
+def test_images_are_as_large_as_the_processor_beside_the_model_makes_them(
+    processor: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    import transformers
+
+    transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_channels=1).save_pretrained(tmp_path)
+    if processor:
+        (tmp_path / "preprocessor_config.json").write_text(processor)
+    for source in (f"hf:{tmp_path}", f"hf:{tmp_path}/config.json"):
+        assert load_source(source).example_kwargs["pixel_values"].shape == (2, 1, *size)
+
+
 # Example inputs
 
 

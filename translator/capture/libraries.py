@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _VIDEO_FRAMES = 16
 _SEGMENTATION_SIZE = 224
 _TOKENS = 16
+_IMAGE_SIDE = 224
 _TEXT_INPUTS = ("input_ids", "decoder_input_ids")
 
 
@@ -82,8 +84,7 @@ def build_transformers(spec: Spec) -> nn.Module:
     auto: one of transformers' AutoModel classes, or a class of models such as T5EncoderModel.
     The folder's weights are loaded where it holds any, else they are random. Code in the folder is never run.
     """
-    folder = Path(spec.right)
-    config_file = folder if folder.suffix == ".json" else folder / "config.json"
+    folder, config_file = Path(spec.right), _config_file(spec)
     if not config_file.is_file():
         raise InputError(f"{spec.text}: no such file: {config_file}", fix="give a folder that save_pretrained() wrote")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -109,6 +110,11 @@ def build_transformers(spec: Spec) -> nn.Module:
     return _build(spec, build, arguments)
 
 
+def _config_file(spec: Spec) -> Path:
+    given = Path(spec.right)
+    return given if given.suffix == ".json" else given / "config.json"
+
+
 def transformers_inputs(spec: Spec, module: nn.Module) -> list[tuple[str, Shape, int]]:
     """(argument name, shape, number of tokens or 0 for real values) of what the model's configuration asks for.
 
@@ -127,11 +133,24 @@ def _main_input(spec: Spec, config: Any, name: str) -> tuple[str, Shape, int]:
         return name, (2, _TOKENS), int(config.vocab_size)
     if name == "input_features" and hasattr(config, "num_mel_bins") and hasattr(config, "max_source_positions"):
         return name, (2, config.num_mel_bins, 2 * config.max_source_positions), 0
-    side = getattr(config, "image_size", None)
-    if name == "pixel_values" and side is not None:
+    if name == "pixel_values":
+        side = getattr(config, "image_size", None) or _processors_side(spec) or _IMAGE_SIDE
         height, width = side if isinstance(side, tuple | list) else (side, side)
         return name, (2, getattr(config, "num_channels", 3), height, width), 0
     raise InputError(f"{spec.text}: what shape its input `{name}` has isn't known", fix="give --input-shape")
+
+
+def _processors_side(spec: Spec) -> int | list[int] | None:
+    """What the image processor that lies beside the configuration makes of an image: its crop, or its size."""
+    try:
+        settings = json.loads(_config_file(spec).with_name("preprocessor_config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    size = settings.get("crop_size") or settings.get("size") if isinstance(settings, dict) else None
+    if isinstance(size, dict):
+        size = [size["height"], size["width"]] if {"height", "width"} <= size.keys() else size.get("shortest_edge")
+    sides = size if isinstance(size, list) else [size]
+    return size if len(sides) <= 2 and all(isinstance(side, int) for side in sides) else None
 
 
 @contextmanager
