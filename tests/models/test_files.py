@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,49 @@ def test_a_file_loads_and_agrees_on_every_backend(name: str, tmp_path: Path) -> 
         assert (artifact.lambda_layers, artifact.custom_layers, artifact.transposes) == (0, 0, 0)
         assert artifact.max_rel is not None
         assert artifact.max_rel < 1e-4
+
+
+class Gathered(torch.nn.Module):
+    """Places in a batch of any size, two at a time: how many rows there are is counted in the graph."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(x.shape[0])[:, None]
+        return x[rows, torch.tensor([[0, 2, 1]])]  # type: ignore[no-any-return]
+
+
+class InsideNorm(torch.nn.Module):
+    """A LayerNorm over the width of an image between two convolutions: not the last axis of Keras' layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = torch.nn.Conv2d(3, 6, 1), torch.nn.LayerNorm(6), torch.nn.Conv2d(6, 4, 1)
+        torch.nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(x)))  # type: ignore[no-any-return]
+
+
+def test_what_backends_compute_each_in_their_own_way_agrees_on_all(tmp_path: Path) -> None:
+    cases = [
+        (Gathered(), torch.randn(2, 3, 4)),
+        (InsideNorm(), torch.randn(2, 3, 6, 6)),
+        (torch.nn.AdaptiveMaxPool3d((2, 3, 1)), torch.randn(2, 3, 4, 5, 3)),
+        (torch.nn.AdaptiveMaxPool3d((2, 3, 4)), torch.randn(2, 3, 4, 5, 1)),
+    ]
+    with ExitStack() as stack:
+        workers = [stack.enter_context(ArtifactWorker(backend)) for backend in BACKENDS]
+        for number, (module, x) in enumerate(cases):
+            conversion = translator.convert(module.eval(), x, proof=False)
+            assert not any(type(layer).__name__ == "AdaptiveMaxPooling3D" for layer in conversion.model.layers)
+            path = tmp_path / f"{number}.keras"
+            conversion.model.save(path)
+            for worker in workers:
+                artifact = judge_file(
+                    path, module=module, model=conversion.model, claims=conversion.claims, args=(x,), worker=worker
+                )
+                assert artifact.error == "", (type(module).__name__, worker.backend)
+                assert artifact.max_rel is not None
+                assert artifact.max_rel < 1e-4
 
 
 def test_a_file_that_needs_our_code_is_found_out(tmp_path: Path) -> None:

@@ -154,9 +154,14 @@ def _axis(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 
 @kind("LayerNormalization", "RMSNormalization")
 def _layer_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
+    """Keras' torch backend takes neighbouring axes for the last ones, wherever they stand: these must stand last."""
+    value, rank = node.inputs[0], graph.rank(node.inputs[0])
     if any(v in have for v in node.inputs[1:]):
         return _own_order(node, have, graph)
-    return _axis(node, {node.inputs[0]: have[node.inputs[0]]}, graph)
+    axes = sorted(have[value].axis(a) for a in range(node.attr("axis", -1) % rank, rank))
+    if axes[-1] < rank - 1 and axes[-1] - axes[0] == len(axes) - 1:
+        return _own_order(node, have, graph)
+    return _axis(node, {value: have[value]}, graph)
 
 
 @kind("Transpose")

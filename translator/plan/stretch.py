@@ -66,5 +66,5 @@ def _places(node: NodeView, ctx: PlanContext, dim: SymDim, size: SymDim, role: s
         line = ctx.op(node, "tile", line, factor, role=f"{role}_line")
     ones = ctx.op(node, "add", line, 1.0, role=f"{role}_ones")
     counted = ctx.op(node, "cumsum", ones, role=f"{role}_count")
-    total = ctx.op(node, "sum", ones, keepdims=True, role=f"{role}_size")
+    total = ctx.op(node, "sum", ones, axis=0, keepdims=True, role=f"{role}_size")
     return ctx.op(node, "subtract", counted, 1.0, role=f"{role}_places"), total

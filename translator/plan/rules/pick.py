@@ -212,7 +212,7 @@ def gather_nd(node: NodeView, ctx: PlanContext) -> Ref:
     ends: Arg = np.array(sizes, dtype=np.int32)
     if data[0] is None:
         line = ctx.op(node, "cast", zeros(ctx, node, ctx.graph.shapes[node.inputs[0]][0]), "int32", role="line")
-        size = ctx.op(node, "sum", ctx.op(node, "add", line, 1, role="ones"), keepdims=True, role="size")
+        size = ctx.op(node, "sum", ctx.op(node, "add", line, 1, role="ones"), axis=0, keepdims=True, role="size")
         ends = ctx.op(node, "concatenate", [size, ends[1:]], axis=0, role="sizes") if last > 1 else size
         places = ctx.op(node, "cast", places, "int32", role="places")
     below = ctx.op(node, "less", places, 0, role="negative")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,26 @@ def adaptive_pool(node: NodeView, ctx: PlanContext) -> Ref:
         return ctx.layer(
             node, f"{kind}Pooling{len(sizes)}D", {"pool_size": window, "strides": window, "padding": "valid"}
         )
+    if cls == "AdaptiveMaxPooling3D" and 1 in (inputs[-1], sizes[-1]):
+        return _by_axis(node, ctx, inputs, sizes)
     return ctx.layer(node, cls, {"output_size": sizes if len(sizes) > 1 else sizes[0]})
+
+
+def _by_axis(node: NodeView, ctx: PlanContext, inputs: Sequence[int | None], sizes: Sequence[int]) -> Ref:
+    """Maxima of pieces, one axis after the other: TensorFlow's own 3-D kernel ends the process at a width of 1."""
+    x = ctx.arg(node)
+    for axis, (length, size) in enumerate(zip(inputs, sizes, strict=True), start=1):
+        if length is None:
+            raise node.unsupported("an adaptive pooling of a dynamic size", reason="data-dependent-shape")
+        role = f"axis_{axis}" if axis < len(sizes) else ""
+        if size == 1:
+            x = ctx.op(node, "max", x, axis=axis, keepdims=True, role=role)
+            continue
+        ends = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+        pieces = [ctx.op(node, "get_item", x, (*[slice(None)] * axis, slice(*end)), role="piece") for end in ends]
+        most = [ctx.op(node, "max", piece, axis=axis, keepdims=True, role="most") for piece in pieces]
+        x = ctx.op(node, "concatenate", most, axis=axis, role=role)
+    return x  # type: ignore[no-any-return]
 
 
 def _global(node: NodeView, ctx: PlanContext, cls: str) -> Ref:
