@@ -155,8 +155,9 @@ def test_many_numbers_of_one_tuple_are_one_parameter_and_a_list_walked_by_hand_i
 
 def test_what_stands_under_a_condition_and_under_its_opposite_stands_once(plans: dict[str, Plan]) -> None:
     source = checked_source(plans["mixer"])
-    assert "    for i in range(4):\n        x = mix(x, axis=-1 if i == 0 else 1," in source
-    assert "if axis == -1:" in source
+    assert "    for i in range(4):\n        x = mix(x, norm1=i > 0," in source
+    assert "    if norm1:\n        x = ops.transpose(x, (0, 2, 1))\n" in source
+    assert "    if not norm1:\n        shortcut = ops.transpose(shortcut, (0, 2, 1))\n" in source
     assert "else:" not in source
 
 

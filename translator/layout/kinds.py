@@ -159,7 +159,7 @@ def _layer_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Dem
     if any(v in have for v in node.inputs[1:]):
         return _own_order(node, have, graph)
     axes = sorted(have[value].axis(a) for a in range(node.attr("axis", -1) % rank, rank))
-    if axes[-1] < rank - 1 and axes[-1] - axes[0] == len(axes) - 1:
+    if graph.is_runtime(value) and axes[-1] < rank - 1 and axes[-1] - axes[0] == len(axes) - 1:
         return _own_order(node, have, graph)
     return _axis(node, {value: have[value]}, graph)
 
