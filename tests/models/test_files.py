@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torchvision
 import translator
 from models import cifar_resnet
 from tests.models.test_conversion import RESNETS, with_statistics
+from translator.pipeline import Conversion
+from translator.verdict import Artifact
 from translator.verify.artifact import ArtifactWorker, judge_file
 
 pytestmark = pytest.mark.model
@@ -32,14 +35,20 @@ def test_a_file_loads_and_agrees_on_every_backend(name: str, tmp_path: Path) -> 
     conversion.model.save(path)
     for backend in BACKENDS:
         with ArtifactWorker(backend) as worker:
-            artifact = judge_file(
-                path, module=module, model=conversion.model, claims=conversion.claims, args=(x,), worker=worker
-            )
-        assert artifact.error == "", backend
-        assert artifact.reloaded
-        assert (artifact.lambda_layers, artifact.custom_layers, artifact.transposes) == (0, 0, 0)
-        assert artifact.max_rel is not None
-        assert artifact.max_rel < 1e-4
+            assert loaded(path, conversion, x, worker).transposes == 0
+
+
+def loaded(path: Path, conversion: Conversion, x: torch.Tensor, worker: ArtifactWorker) -> Artifact:
+    """What is found of a file on a worker's backend, which is right."""
+    found = judge_file(
+        path, module=conversion.module, model=conversion.model, claims=conversion.claims, args=(x,), worker=worker
+    )
+    assert found.error == "", worker.backend
+    assert found.reloaded
+    assert (found.lambda_layers, found.custom_layers) == (0, 0)
+    assert found.max_rel is not None
+    assert found.max_rel < 1e-4
+    return found
 
 
 class Gathered(torch.nn.Module):
@@ -51,38 +60,42 @@ class Gathered(torch.nn.Module):
 
 
 class InsideNorm(torch.nn.Module):
-    """A LayerNorm over the width of an image between two convolutions: not the last axis of Keras' layout."""
+    """A normalisation over the width of an image between two convolutions: not the last axis of Keras' layout."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm: torch.nn.Module) -> None:
         super().__init__()
-        self.first, self.norm, self.last = torch.nn.Conv2d(3, 6, 1), torch.nn.LayerNorm(6), torch.nn.Conv2d(6, 4, 1)
-        torch.nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+        self.first, self.norm, self.last = torch.nn.Conv2d(3, 6, 1), norm, torch.nn.Conv2d(6, 4, 1)
+        for weight in norm.parameters():
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(self.norm(self.first(x)))  # type: ignore[no-any-return]
 
 
+IMAGE = (2, 3, 6, 6)
+PLAIN = torch.nn.LayerNorm((6, 6), elementwise_affine=False)
+
+
 def test_what_backends_compute_each_in_their_own_way_agrees_on_all(tmp_path: Path) -> None:
-    cases = [
-        (Gathered(), torch.randn(2, 3, 4)),
-        (InsideNorm(), torch.randn(2, 3, 6, 6)),
-        (torch.nn.AdaptiveMaxPool3d((2, 3, 1)), torch.randn(2, 3, 4, 5, 3)),
-        (torch.nn.AdaptiveMaxPool3d((2, 3, 4)), torch.randn(2, 3, 4, 5, 1)),
+    cases: list[tuple[torch.nn.Module, tuple[int, ...], dict[str, int]]] = [
+        (Gathered(), (2, 3, 4), {}),
+        (InsideNorm(torch.nn.LayerNorm(6)), IMAGE, {"LayerNormalization": 1, "transpose": 2}),
+        (InsideNorm(PLAIN), IMAGE, {"LayerNormalization": 0, "transpose": 0}),
+        (InsideNorm(torch.nn.RMSNorm(6)), IMAGE, {"RMSNormalization": 1, "transpose": 2}),
+        (torch.nn.AdaptiveMaxPool3d((2, 3, 1)), (2, 3, 4, 5, 3), {"AdaptiveMaxPooling3D": 0}),
+        (torch.nn.AdaptiveMaxPool3d((2, 3, 4)), (2, 3, 4, 5, 1), {"AdaptiveMaxPooling3D": 0}),
     ]
     with ExitStack() as stack:
         workers = [stack.enter_context(ArtifactWorker(backend)) for backend in BACKENDS]
-        for number, (module, x) in enumerate(cases):
+        for number, (module, shape, counts) in enumerate(cases):
+            x = torch.randn(shape)
             conversion = translator.convert(module.eval(), x, proof=False)
-            assert not any(type(layer).__name__ == "AdaptiveMaxPooling3D" for layer in conversion.model.layers)
+            made = Counter(type(layer).__name__ for layer in conversion.model.layers)
             path = tmp_path / f"{number}.keras"
             conversion.model.save(path)
             for worker in workers:
-                artifact = judge_file(
-                    path, module=module, model=conversion.model, claims=conversion.claims, args=(x,), worker=worker
-                )
-                assert artifact.error == "", (type(module).__name__, worker.backend)
-                assert artifact.max_rel is not None
-                assert artifact.max_rel < 1e-4
+                made["transpose"] = loaded(path, conversion, x, worker).transposes
+                assert {name: made[name] for name in counts} == counts
 
 
 def test_a_file_that_needs_our_code_is_found_out(tmp_path: Path) -> None:

@@ -114,16 +114,12 @@ def test_kernels_are_proven(one: Case) -> None:
 
 
 def test_kernels_lie_as_keras_wants_them_from_the_start() -> None:
-    """Not where their rows are flattened for other statistics than a BatchNorm's, or turned round in the forward.
-
-    Nor where a LayerNormalization of Keras would work along other axes than the last, which its torch backend can't.
-    """
+    """Not where their rows are flattened for other statistics than a BatchNorm's, or turned round in the forward."""
     _, plan = prove_cases(CASES)
     images = {value for _, value in plan.inputs}
     moves = [call for call in plan.calls if getattr(call, "op", "") == "transpose" and call.args[0].value not in images]
     transposed = [call.origin.module for call in moves]
     assert {CASES[int(path.split(".")[1])].name for path in transposed} == {
-        "a scaled sum",
         "by hand, of a sample",
         "by a sample's variance",
         "by another's statistics",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from translator.graph.evaluate import integers
 from translator.graph.view import Graph, NodeView
-from translator.layout.permutation import dropped, inserted, reshaped, transposed
+from translator.layout.permutation import dropped, inner, inserted, reshaped, transposed
 from translator.types import Layout
 
 
@@ -154,14 +154,14 @@ def _axis(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 
 @kind("LayerNormalization", "RMSNormalization")
 def _layer_norm(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
-    """Keras' torch backend takes neighbouring axes for the last ones, wherever they stand: these must stand last."""
+    """Where weights make it a layer of Keras, not along inner axes."""
     value, rank = node.inputs[0], graph.rank(node.inputs[0])
     if any(v in have for v in node.inputs[1:]):
         return _own_order(node, have, graph)
-    axes = sorted(have[value].axis(a) for a in range(node.attr("axis", -1) % rank, rank))
-    if graph.is_runtime(value) and axes[-1] < rank - 1 and axes[-1] - axes[0] == len(axes) - 1:
-        return _own_order(node, have, graph)
-    return _axis(node, {value: have[value]}, graph)
+    renumbered = _axis(node, {value: have[value]}, graph)
+    axes = sorted(renumbered.inputs[value].axis(a) for a in range(node.attr("axis", -1) % rank, rank))
+    layer = graph.is_runtime(value) and any(v in graph.derived for v in node.inputs[1:])
+    return _own_order(node, have, graph) if layer and inner(axes, rank) else renumbered
 
 
 @kind("Transpose")

@@ -22,6 +22,11 @@ def in_place(before: Sequence[int], after: Sequence[int], shape: Sequence[int | 
     return kept[0] == kept[1]
 
 
+def inner(axes: Sequence[int], rank: int) -> bool:
+    """Whether sorted axes stand side by side, but not last: Keras' torch backend normalises the last ones instead."""
+    return axes[-1] < rank - 1 and axes[-1] - axes[0] == len(axes) - 1
+
+
 def dropped(layout: Layout, axes: Sequence[int]) -> Layout:
     """Layout after the PyTorch axes `axes` were removed (squeeze, reduce, select)."""
     gone = {a % len(layout.axes) for a in axes}

@@ -8,6 +8,7 @@ import numpy as np
 
 from translator.graph.derive import Derived
 from translator.graph.view import NodeView
+from translator.layout.permutation import inner
 from translator.plan.adding import add
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
@@ -98,9 +99,10 @@ def layer_normalization(node: NodeView, ctx: PlanContext) -> Ref | tuple[Ref, ..
     rank = ctx.rank(node.inputs[0])
     layout = ctx.layout(node)
     axes = sorted(layout.axis(a) for a in range(node.attr("axis", -1) % rank, rank))
+    if inner(axes, rank):
+        return _explicit_layer_norm(node, ctx)
     order = [layout.axes[a] - (rank - len(axes)) for a in axes]
-    named: Any = axes if len(axes) > 1 else -1 if axes[0] == rank - 1 else axes[0]
-    config: dict[str, Any] = {"axis": named, "epsilon": node.attr("epsilon", 1e-5)}
+    config: dict[str, Any] = {"axis": axes if len(axes) > 1 else -1, "epsilon": node.attr("epsilon", 1e-5)}
     weights: dict[str, Derived] = {}
     for index, variable, setting, neutral in ((1, "gamma", "scale", 1.0), (2, "beta", "center", 0.0)):
         parameter, constant = ctx.param(node, index), ctx.const(node, index)
