@@ -137,6 +137,8 @@ def test_a_model_of_text_without_a_vocabulary_asks_for_its_shape(tmp_path: Path)
         ('{"size": {"shortest_edge": 64}}', (64, 64)),
         ('{"size": 96}', (96, 96)),
         ('{"size": {"shortest_edge": 64}, "crop_size": {"height": 48, "width": 32}}', (48, 32)),
+        ('{"size": [48, 32]}', (48, 32)),
+        ('{"size": [64]}', (224, 224)),
         ('{"size": {"longest_edge": 1333}}', (224, 224)),
         ("[64]", (224, 224)),
         ("{", (224, 224)),

@@ -134,13 +134,13 @@ def _main_input(spec: Spec, config: Any, name: str) -> tuple[str, Shape, int]:
     if name == "input_features" and hasattr(config, "num_mel_bins") and hasattr(config, "max_source_positions"):
         return name, (2, config.num_mel_bins, 2 * config.max_source_positions), 0
     if name == "pixel_values":
-        side = getattr(config, "image_size", None) or _processors_side(spec) or _IMAGE_SIDE
+        side = getattr(config, "image_size", None) or _processors_size(spec) or _IMAGE_SIDE
         height, width = side if isinstance(side, tuple | list) else (side, side)
         return name, (2, getattr(config, "num_channels", 3), height, width), 0
     raise InputError(f"{spec.text}: what shape its input `{name}` has isn't known", fix="give --input-shape")
 
 
-def _processors_side(spec: Spec) -> int | list[int] | None:
+def _processors_size(spec: Spec) -> list[int] | None:
     """What the image processor that lies beside the configuration makes of an image: its crop, or its size."""
     try:
         settings = json.loads(_config_file(spec).with_name("preprocessor_config.json").read_text())
@@ -149,8 +149,8 @@ def _processors_side(spec: Spec) -> int | list[int] | None:
     size = settings.get("crop_size") or settings.get("size") if isinstance(settings, dict) else None
     if isinstance(size, dict):
         size = [size["height"], size["width"]] if {"height", "width"} <= size.keys() else size.get("shortest_edge")
-    sides = size if isinstance(size, list) else [size]
-    return size if len(sides) <= 2 and all(isinstance(side, int) for side in sides) else None
+    sides: list[Any] = size if isinstance(size, list) else [size, size]
+    return sides if len(sides) == 2 and all(isinstance(side, int) for side in sides) else None
 
 
 @contextmanager
