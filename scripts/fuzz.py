@@ -2,6 +2,7 @@
 
     scripts/fuzz.py                         200 networks from seed 0
     scripts/fuzz.py --count 5000 --start 0 --output out/fuzz.jsonl
+    scripts/fuzz.py --load tensorflow jax torch      each network's file, too, loaded on these backends of Keras
     scripts/fuzz.py --seed 1234             one network, shown; cut down to the steps that fail if it does
 
 Networks have 1 to 5 dimensions, odd sizes, branches, joins, modules used again and every layer with random legal
@@ -21,11 +22,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scripts.fuzzing.files import Loaders
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+KERAS = ("tensorflow", "jax", "torch")
 PROVEN, REFUSED, WRONG, CRASHED, UNUSABLE = "proven", "refused", "wrong", "crashed", "unusable"
 CONSTANT = "every reference is constant: agreement proves nothing"
 """What the proof says of a network, or a module, that gives the same numbers whatever comes in."""
@@ -39,16 +44,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", default=str(ROOT / "out" / "fuzz.jsonl"))
     parser.add_argument("--seed", type=int, help="one network by its seed")
     parser.add_argument("--minutes", type=float, help="stop after this long")
+    parser.add_argument("--load", nargs="+", choices=KERAS, default=[], help="load each file on these Keras backends")
     options = parser.parse_args(arguments)
     from translator import runtime
 
     runtime.prepare()
-    if options.seed is not None:
-        return show(options.seed)
-    return many(options)
+    from scripts.fuzzing.files import Loaders
+
+    with Loaders(options.load) as loaders:
+        return many(options, loaders) if options.seed is None else show(options.seed, loaders)
 
 
-def many(options: argparse.Namespace) -> int:
+def many(options: argparse.Namespace, loaders: Loaders) -> int:
     """Every seed that has no result yet, in groups."""
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +66,7 @@ def many(options: argparse.Namespace) -> int:
     for index in range(0, len(todo), options.together):
         if options.minutes and time.perf_counter() - start > options.minutes * 60:
             break
-        for row in group(todo[index : index + options.together]):
+        for row in group(todo[index : index + options.together], loaders):
             rows[row["seed"]] = row
             with output.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -74,23 +81,23 @@ def many(options: argparse.Namespace) -> int:
     return int(any(r["status"] in (WRONG, CRASHED) for r in done))
 
 
-def group(seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+def group(seeds: Sequence[int], loaders: Loaders) -> Iterator[dict[str, Any]]:
     """The results of some seeds: asked together, and each by itself where that isn't proven."""
     from scripts.fuzzing.networks import recipe
 
     recipes = [recipe(seed) for seed in seeds]
-    status, message = asked(recipes)
+    status, message = asked(recipes, loaders)
     if status == PROVEN:
         yield from ({"seed": r.seed, "status": PROVEN, "message": ""} for r in recipes)
     elif len(recipes) == 1:
         yield {"seed": recipes[0].seed, "status": status, "message": message, "network": str(recipes[0])}
     else:
         for seed in seeds:
-            yield from group([seed])
+            yield from group([seed], loaders)
 
 
-def asked(recipes: Sequence[Any]) -> tuple[str, str]:
-    """What becomes of networks translated side by side: (status, message)."""
+def asked(recipes: Sequence[Any], loaders: Loaders) -> tuple[str, str]:
+    """What becomes of networks translated side by side, and of their file: (status, message)."""
     import keras
 
     from scripts.fuzzing.networks import Network, example
@@ -108,6 +115,7 @@ def asked(recipes: Sequence[Any]) -> tuple[str, str]:
         result = translate(module, inputs)
         subject = Subject(keras_model=result.model, claims=result.claims, load_state=result.load_state)
         report = prove(module, inputs, subject, ProofOptions(dtypes=("float64",)))
+        wrong = "" if report.verdict is Verdict.DIFFERENT else loaders.wrong(module, inputs, result)
     except InputError as error:
         return REFUSED, str(error)
     except Exception as error:  # noqa: BLE001 - a crash is a result here, and makes the run fail
@@ -115,7 +123,7 @@ def asked(recipes: Sequence[Any]) -> tuple[str, str]:
     finally:
         keras.backend.clear_session()
     if report.verdict is not Verdict.DIFFERENT:
-        return PROVEN, ""
+        return (WRONG if wrong else PROVEN), wrong
     said = [words for check in report.checks if not check.ok for words in check.detail.split("; ")]
     if said and all(words.endswith(CONSTANT) for words in said):
         return UNUSABLE, f"{report.first_wrong}: {CONSTANT}"
@@ -139,12 +147,12 @@ def Together(networks: Sequence[Any]) -> Any:  # noqa: N802 - a module, made lat
     return Side()
 
 
-def show(seed: int) -> int:
+def show(seed: int, loaders: Loaders) -> int:
     """One network, and the smallest part of it that fails the same way."""
     from scripts.fuzzing.networks import recipe
 
     found = recipe(seed)
-    status, message = asked([found])
+    status, message = asked([found], loaders)
     print(found)
     print(f"{status}: {message}")
     if status not in (WRONG, CRASHED):
@@ -154,12 +162,12 @@ def show(seed: int) -> int:
         smaller = False
         for index in reversed(range(len(found.steps))):
             candidate = found.without(index) if len(found.steps) > 1 else None
-            if candidate is not None and runs(candidate) and asked([candidate])[0] == status:
+            if candidate is not None and runs(candidate) and asked([candidate], loaders)[0] == status:
                 found, smaller = candidate, True
                 break
     print("\ncut down:")
     print(found)
-    print("{}: {}".format(*asked([found])))
+    print("{}: {}".format(*asked([found], loaders)))
     return 1
 
 

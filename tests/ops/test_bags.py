@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 import translator
 from tests.ops.proving import Case, assert_proven, case
 from translator.errors import UnsupportedError
+from translator.verdict import Verdict
 
 pytestmark = pytest.mark.op
 
@@ -45,6 +48,12 @@ def test_bags_of_one_size_are_proven(case: Case) -> None:
 @pytest.mark.parametrize("case", CUT, ids=lambda c: c.name)
 def test_bags_that_offsets_cut_are_proven(case: Case) -> None:
     assert_proven((case,), case)
+
+
+def test_the_file_of_bags_that_offsets_cut_is_asked_with_more_of_them_in_order(tmp_path: Path) -> None:
+    """Other numbers of rows keep what is sorted sorted: to offsets that fall, PyTorch has no right answer."""
+    done = translator.convert(nn.EmbeddingBag(9, 4), (_ROW, _OFFSETS))
+    assert done.save(tmp_path / "bags.keras").verdict is Verdict.EQUAL
 
 
 def test_a_bag_is_an_embedding_and_one_reduction() -> None:

@@ -185,6 +185,8 @@ RESIZED: tuple[Case, ...] = (
     applied("pad the channels", lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)), X),
     applied("crop by negative padding", lambda x: F.pad(x, (-1, 2, 0, -3)), X),
     applied("reflect", lambda x: F.pad(x, (1, 2, 3, 1), mode="reflect"), X),
+    case("reflect, three axes", lambda: nn.ReflectionPad3d((1, 2, 0, 1, 2, 1)), (2, 3, 4, 5, 6)),
+    applied("reflect, an outer axis alone", lambda x: F.pad(x, (0, 0, 0, 0, 2, 3), mode="reflect"), (2, 3, 4, 5, 6)),
     applied("replicate", lambda x: F.pad(x, (1, 2, 3, 1), mode="replicate"), X),
     applied("circular", lambda x: F.pad(x, (1, 2, 3, 1), mode="circular"), X),
     applied("nearest, twice", lambda x: F.interpolate(x, scale_factor=2), X),

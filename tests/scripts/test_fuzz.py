@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from scripts import fuzz
-from scripts.fuzzing import networks
+from scripts.fuzzing import files, networks
 from scripts.fuzzing.layers import built
 from translator.plan import registry
 from translator.plan.calls import Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import RuleInfo
+from translator.plan.rules import pick
+from translator.verify import artifact
 
 pytestmark = pytest.mark.model
 
@@ -51,6 +55,64 @@ def test_a_wrong_rule_is_found_and_cut_down(
     small = capsys.readouterr().out.partition("cut down:")[2]
     assert "1 = [nn.Hardswish()](0)" in small
     assert "2 = " not in small
+
+
+_REFLECTED = ["--start", "300037", "--count", "1", "--load", "torch"]
+"""It reflects the borders of a tensor of rank 5, its outermost axis too, which PyTorch's own padding doesn't."""
+
+
+def test_a_file_that_does_not_run_on_a_backend_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted fault is one that the first run with files found: TensorFlow computes it, and its proof passes."""
+    assert fuzz.main([*_REFLECTED, "--output", str(tmp_path / "right.jsonl")]) == 0
+    monkeypatch.setattr(pick, "_keras_reflects", lambda *args: True)
+    assert fuzz.main([*_REFLECTED, "--output", str(tmp_path / "wrong.jsonl")]) == 1
+    assert "wrong: --seed 300037: torch: NotImplementedError: Padding size 8" in capsys.readouterr().out
+    assert fuzz.main([*_REFLECTED[:4], "--output", str(tmp_path / "not loaded.jsonl")]) == 0
+
+
+def test_a_loading_process_that_ends_is_a_crash_and_started_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, asked = artifact.ArtifactWorker.ask, []
+
+    def ended_once(worker: artifact.ArtifactWorker, job: dict[str, object]) -> dict[str, object]:
+        asked.append(worker)
+        if len(asked) == 1:
+            worker._process.kill()
+        return ask(worker, job)
+
+    monkeypatch.setattr(artifact.ArtifactWorker, "ask", ended_once)
+    arguments = ["--start", "7", "--count", "2", "--together", "1", "--load", "tensorflow"]
+    assert fuzz.main([*arguments, "--output", str(tmp_path / "fuzz.jsonl")]) == 1
+    said = capsys.readouterr().out
+    assert "crashed: --seed 7: LoaderEndedError: tensorflow: the process ended with status -9" in said
+    assert "seeds 7 to 8: 2 networks, 1 crashed, 1 proven" in said
+    assert asked[0] is not asked[1]
+
+
+@pytest.mark.parametrize(
+    ("distance", "exact", "said"),
+    [(1e-3, True, ""), (0.5, True, "jax: far"), (1e-3, False, "jax: far; in float64: far"), (None, True, "jax: far")],
+)
+def test_float64_decides_where_float32_is_off_by_what_rounding_explains(
+    distance: float | None, exact: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With JAX really in float64: the limit there is far below what float32 can do."""
+    module, x = nn.Sequential(nn.Linear(5, 3), nn.Tanh()).eval(), torch.randn(2, 5)
+    result = files.translate(module, (x,))
+    judge = files.judge_file
+
+    def off(path: Path, **given: Any) -> Any:
+        found = judge(path, **given)
+        assert found.error == ""
+        single = given["args"][0].dtype == torch.float32
+        return replace(found, error="far", max_rel=distance) if single or not exact else found
+
+    monkeypatch.setattr(files, "judge_file", off)
+    with files.Loaders(["jax"]) as loaders:
+        assert loaders.wrong(module, (x,), result) == said
 
 
 def test_what_loses_its_digits_by_itself_is_not_drawn() -> None:

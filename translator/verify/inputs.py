@@ -46,7 +46,10 @@ def other_sizes(
 def with_rows(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], index: ClaimIndex, rows: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """The example with that many rows, its own again and again; None where Keras leaves no batch open."""
+    """The example with that many rows, its own in their order, some again; None where Keras leaves no batch open.
+
+    The order stays since it may mean something: what is sorted, as the offsets of bags, must be.
+    """
     axes = [_batch_axis(index, target) for target in _targets(index, args, kwargs)]
     if None in axes or not axes:
         return None
@@ -54,7 +57,7 @@ def with_rows(
 
     def repeated(tensor: torch.Tensor) -> torch.Tensor:
         axis = next(places) or 0
-        return tensor.index_select(axis, torch.arange(rows) % tensor.shape[axis])
+        return tensor.index_select(axis, torch.arange(rows) * tensor.shape[axis] // rows)
 
     return _changed(repeated, args, kwargs)
 

@@ -263,7 +263,7 @@ def range_(node: NodeView, ctx: PlanContext) -> Ref:
 _Widths = list[tuple[int, int]]
 
 
-@rule("Pad", since=11, keras="ZeroPadding1D/2D/3D, keras.ops.pad, keras.ops.take for edge and wrap")
+@rule("Pad", since=11, keras="ZeroPadding1D/2D/3D, keras.ops.pad, keras.ops.take where that can't")
 def pad(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan padding in PyTorch's mode on each axis; negative padding crops.
 
@@ -284,11 +284,22 @@ def pad(node: NodeView, ctx: PlanContext) -> Ref:
         width = [(max(a, 0), max(b, 0)) for a, b in width]
     if not any(p for pair in width for p in pair):
         return x  # type: ignore[no-any-return]
-    if mode in ("edge", "wrap"):
+    if mode in ("edge", "wrap") or (mode == "reflect" and not _keras_reflects(node, ctx, width)):
         return _by_index(node, ctx, x, width, given, mode)
     if mode == "reflect":
         return ctx.op(node, "pad", x, tuple(width), mode="reflect")
     return _constant_pad(node, ctx, x, width)
+
+
+def _keras_reflects(node: NodeView, ctx: PlanContext, width: _Widths) -> bool:
+    """Whether keras.ops.pad reflects these on every backend: PyTorch, behind Keras' own, pads only so many last axes.
+
+    True where an axis is dynamic, too: no other way takes that, and TensorFlow and JAX do.
+    """
+    rank, padded = len(width), [axis for axis, pair in enumerate(width) if any(pair)]
+    shape = ctx.layout(node).keras_shape(ctx.shape(node.inputs[0]))
+    counts = {4: (2, 3), 5: (3,)}.get(rank, (1, 2) if rank < 4 else ())
+    return rank - padded[0] in counts or any(shape[axis] is None for axis in padded)
 
 
 def _constant_pad(node: NodeView, ctx: PlanContext, x: Arg, width: list[tuple[int, int]]) -> Ref:
@@ -315,7 +326,8 @@ def _by_index(node: NodeView, ctx: PlanContext, x: Arg, width: _Widths, given: _
         if mode == "wrap":
             size += sum(min(p, 0) for p in given[axis])  # cropped before
         places = np.arange(-before, size + after)
-        index = np.clip(places, 0, size - 1) if mode == "edge" else np.mod(places, size)
+        inside = {"edge": np.clip(places, 0, size - 1), "wrap": np.mod(places, size)}
+        index = inside.get(mode, size - 1 - np.abs(size - 1 - np.abs(places)))  # reflected, by less than size
         x = ctx.op(node, "take", x, index.astype(np.int32), axis=axis, role=mode)
     return x  # type: ignore[no-any-return]
 
