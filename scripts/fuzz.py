@@ -115,14 +115,15 @@ def asked(recipes: Sequence[Any], loaders: Loaders) -> tuple[str, str]:
         result = translate(module, inputs)
         subject = Subject(keras_model=result.model, claims=result.claims, load_state=result.load_state)
         report = prove(module, inputs, subject, ProofOptions(dtypes=("float64",)))
-        wrong = "" if report.verdict is Verdict.DIFFERENT else loaders.wrong(module, inputs, result)
+        different = report.verdict is Verdict.DIFFERENT
+        wrong = "" if different else loaders.wrong(module, inputs, result, alone=len(networks) == 1)
     except InputError as error:
         return REFUSED, str(error)
     except Exception as error:  # noqa: BLE001 - a crash is a result here, and makes the run fail
         return CRASHED, f"{type(error).__name__}: {str(error)[:400]}"
     finally:
         keras.backend.clear_session()
-    if report.verdict is not Verdict.DIFFERENT:
+    if not different:
         return (WRONG if wrong else PROVEN), wrong
     said = [words for check in report.checks if not check.ok for words in check.detail.split("; ")]
     if said and all(words.endswith(CONSTANT) for words in said):

@@ -11,7 +11,6 @@ from torch import nn
 import translator
 from tests.ops.proving import Case, assert_proven, case
 from translator.errors import UnsupportedError
-from translator.verdict import Verdict
 
 pytestmark = pytest.mark.op
 
@@ -53,7 +52,9 @@ def test_bags_that_offsets_cut_are_proven(case: Case) -> None:
 def test_the_file_of_bags_that_offsets_cut_is_asked_with_more_of_them_in_order(tmp_path: Path) -> None:
     """Other numbers of rows keep what is sorted sorted: to offsets that fall, PyTorch has no right answer."""
     done = translator.convert(nn.EmbeddingBag(9, 4), (_ROW, _OFFSETS))
-    assert done.save(tmp_path / "bags.keras").verdict is Verdict.EQUAL
+    artifact = done.save(tmp_path / "bags.keras").artifact
+    assert artifact is not None
+    assert artifact.error == ""
 
 
 def test_a_bag_is_an_embedding_and_one_reduction() -> None:

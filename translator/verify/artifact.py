@@ -50,16 +50,12 @@ _SPREAD = 10.0
 
 
 class ArtifactWorker:
-    """A process that imports Keras while the proof runs here, then judges files. Use as a context manager.
+    """A process that imports Keras while the proof runs here, then judges files. Use as a context manager."""
 
-    backend: Keras' there, by default the one of this process. double: JAX computes in float64 where a file does.
-    """
-
-    def __init__(self, backend: str | None = None, *, double: bool = False) -> None:
+    def __init__(self, backend: str | None = None) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         self.backend = backend or runtime.keras_backend()
         environment |= {"KERAS_BACKEND": self.backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment |= {"JAX_ENABLE_X64": "1"} if double else {}
         program = Path(fresh_process.__file__)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the process
         self._process = subprocess.Popen(
