@@ -82,6 +82,9 @@ def test_what_backends_compute_each_in_their_own_way_agrees_on_all(tmp_path: Pat
         (InsideNorm(torch.nn.LayerNorm(6)), IMAGE, {"LayerNormalization": 1, "transpose": 2}),
         (InsideNorm(PLAIN), IMAGE, {"LayerNormalization": 0, "transpose": 0}),
         (InsideNorm(torch.nn.RMSNorm(6)), IMAGE, {"RMSNormalization": 1, "transpose": 2}),
+        (torch.nn.AdaptiveMaxPool1d(3), (2, 3, 1), {"AdaptiveMaxPooling1D": 0}),
+        (torch.nn.AdaptiveMaxPool2d((3, 1)), (2, 3, 8, 5), {"AdaptiveMaxPooling2D": 0}),
+        (torch.nn.AdaptiveMaxPool2d(3), (2, 3, 8, 1), {"AdaptiveMaxPooling2D": 0}),
         (torch.nn.AdaptiveMaxPool3d((2, 3, 1)), (2, 3, 4, 5, 3), {"AdaptiveMaxPooling3D": 0}),
         (torch.nn.AdaptiveMaxPool3d((2, 3, 4)), (2, 3, 4, 5, 1), {"AdaptiveMaxPooling3D": 0}),
     ]

@@ -177,13 +177,13 @@ def adaptive_pool(node: NodeView, ctx: PlanContext) -> Ref:
         return ctx.layer(
             node, f"{kind}Pooling{len(sizes)}D", {"pool_size": window, "strides": window, "padding": "valid"}
         )
-    if cls == "AdaptiveMaxPooling3D" and 1 in (inputs[-1], sizes[-1]):
+    if kind == "Max" and 1 in (inputs[-1], sizes[-1]):
         return _by_axis(node, ctx, inputs, sizes)
     return ctx.layer(node, cls, {"output_size": sizes if len(sizes) > 1 else sizes[0]})
 
 
 def _by_axis(node: NodeView, ctx: PlanContext, inputs: Sequence[int | None], sizes: Sequence[int]) -> Ref:
-    """Maxima of pieces, one axis after the other: TensorFlow's own 3-D kernel ends the process at a width of 1."""
+    """Maxima of pieces, one axis after the other: TensorFlow's own kernel ends the process at a width of 1."""
     x = ctx.arg(node)
     for axis, (length, size) in enumerate(zip(inputs, sizes, strict=True), start=1):
         if length is None:
@@ -191,6 +191,9 @@ def _by_axis(node: NodeView, ctx: PlanContext, inputs: Sequence[int | None], siz
         role = f"axis_{axis}" if axis < len(sizes) else ""
         if size == 1:
             x = ctx.op(node, "max", x, axis=axis, keepdims=True, role=role)
+            continue
+        if length == 1:
+            x = ctx.op(node, "repeat", x, size, axis=axis, role=role)
             continue
         ends = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
         pieces = [ctx.op(node, "get_item", x, (*[slice(None)] * axis, slice(*end)), role="piece") for end in ends]
