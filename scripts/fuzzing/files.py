@@ -6,6 +6,7 @@ import copy
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,8 +20,21 @@ from translator.verify.artifact import ArtifactWorker, judge_file
 _SPREAD = 30
 """How many times what PyTorch's own float32 loses a backend's may, whose kernels sum in another order."""
 
+ROUGH = 1e-2
+"""A relative distance that a backend's own formula may explain, such as a variance by E[x²] − E[x]², which Keras' torch
+backend takes: what computes something else is off by more. Between the two, somebody has to look."""
+
 _EXAMPLES = 8
 """Inputs by which it is known what PyTorch's own float32 loses: on a single one it may be right by luck."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """wrong: on which backend the file computes something else, or doesn't run. rough: where it rounds more than
+    PyTorch does. "" for nothing."""
+
+    wrong: str = ""
+    rough: str = ""
 
 
 class LoaderEndedError(RuntimeError):
@@ -51,13 +65,16 @@ class Loaders:
             self._workers[backend] = ArtifactWorker(backend)
         return self._workers[backend]
 
-    def wrong(self, module: nn.Module, inputs: tuple[Tensor, ...], result: EngineResult, *, alone: bool = True) -> str:
-        """What is wrong with the file of a translated network, and on which backend; "" where nothing is.
+    def found(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], result: EngineResult, *, alone: bool = True
+    ) -> Found:
+        """What is wrong with the file of a translated network, and on which backend.
 
         alone: what loses digits in PyTorch's float32 may lose as many on a backend; of several networks side by side
         none may, since the others would have its measure. Raises LoaderEndedError where the process that loads the
         file ends.
         """
+        rough = ""
         for backend in self._backends:
             worker = self._worker(backend)
             with tempfile.TemporaryDirectory() as folder:
@@ -70,9 +87,11 @@ class Loaders:
                 raise LoaderEndedError(f"{backend}: {found.error}")
             if not found.error:
                 continue
-            if not alone or found.max_rel is None or found.max_rel > _SPREAD * lost(module, inputs):
-                return f"{backend}: {found.error}"
-        return ""
+            if not alone or found.max_rel is None or found.max_rel > ROUGH:
+                return Found(wrong=f"{backend}: {found.error}")
+            if found.max_rel > _SPREAD * lost(module, inputs):
+                rough = f"{backend}: {found.error}"
+        return Found(rough=rough)
 
 
 def lost(module: nn.Module, inputs: tuple[Tensor, ...]) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.fuzzing.files import Loaders
+from scripts.fuzzing.files import Found, Loaders
 from tests.ops.proving import Case, Together, example, randomised
 
 pytestmark = [pytest.mark.op, pytest.mark.slow]
@@ -40,4 +40,4 @@ def test_its_file_computes_the_same_on_every_backend(one: Case, loaders: Loaders
 
     module = Together([randomised(one.make())], [len(one.inputs)]).eval()
     inputs = tuple(example(spec, number) for number, spec in enumerate(one.inputs))
-    assert loaders.wrong(module, inputs, translate(module, inputs)) == ""
+    assert loaders.found(module, inputs, translate(module, inputs)) == Found()

@@ -103,12 +103,14 @@ class Rounded(nn.Module):
 @pytest.mark.parametrize(
     ("module", "distance", "alone", "said"),
     [
-        (Rounded(), 1e-3, True, ""), (Rounded(), 1e-3, False, "torch: far"), (Rounded(), 0.5, True, "torch: far"),
-        (nn.Tanh(), 1e-3, True, "torch: far"), (Rounded(), None, True, "torch: far"),
+        (Rounded(), 1e-3, True, files.Found()), (Rounded(), 1e-3, False, files.Found(wrong="torch: far")),
+        (nn.Tanh(), 1e-3, True, files.Found(rough="torch: far")),
+        (nn.Tanh(), 0.5, True, files.Found(wrong="torch: far")),
+        (nn.Tanh(), None, True, files.Found(wrong="torch: far")),
     ],
 )  # fmt: skip
 def test_a_backend_may_lose_the_digits_that_pytorch_loses(
-    module: nn.Module, distance: float | None, alone: bool, said: str, monkeypatch: pytest.MonkeyPatch
+    module: nn.Module, distance: float | None, alone: bool, said: files.Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = torch.randn(2, 50)
     result = translate(module, (x,))
@@ -121,7 +123,7 @@ def test_a_backend_may_lose_the_digits_that_pytorch_loses(
 
     monkeypatch.setattr(files, "judge_file", off)
     with files.Loaders(["torch"]) as loaders:
-        assert loaders.wrong(module, (x,), result, alone=alone) == said
+        assert loaders.found(module, (x,), result, alone=alone) == said
 
 
 def test_what_loses_its_digits_by_itself_is_not_drawn() -> None:
