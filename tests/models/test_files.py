@@ -82,6 +82,7 @@ def test_what_backends_compute_each_in_their_own_way_agrees_on_all(tmp_path: Pat
         (InsideNorm(torch.nn.LayerNorm(6)), IMAGE, {"LayerNormalization": 1, "transpose": 2}),
         (InsideNorm(PLAIN), IMAGE, {"LayerNormalization": 0, "transpose": 0}),
         (InsideNorm(torch.nn.RMSNorm(6)), IMAGE, {"RMSNormalization": 1, "transpose": 2}),
+        (torch.nn.Conv2d(1, 2, (2, 5), stride=(1, 3)), (2, 1, 12, 7), {"Conv2D": 1, "GetItem": 1}),
         (torch.nn.AdaptiveMaxPool1d(3), (2, 3, 1), {"AdaptiveMaxPooling1D": 0}),
         (torch.nn.AdaptiveMaxPool2d((3, 1)), (2, 3, 8, 5), {"AdaptiveMaxPooling2D": 0}),
         (torch.nn.AdaptiveMaxPool2d(3), (2, 3, 8, 1), {"AdaptiveMaxPooling2D": 0}),
@@ -93,7 +94,7 @@ def test_what_backends_compute_each_in_their_own_way_agrees_on_all(tmp_path: Pat
         for number, (module, shape, counts) in enumerate(cases):
             x = torch.randn(shape)
             conversion = translator.convert(module.eval(), x, proof=False)
-            made = Counter(type(layer).__name__ for layer in conversion.model.layers)
+            made = Counter(type(operation).__name__ for operation in conversion.model.operations)
             path = tmp_path / f"{number}.keras"
             conversion.model.save(path)
             for worker in workers:

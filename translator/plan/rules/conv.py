@@ -23,7 +23,8 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan one convolution of rank 1 to 3.
 
     Shapes: x (N, C, *S); weight (O, C/groups, *k) → kernel (*k, C/groups, O), depthwise (*k, C, O/C); bias (O,).
-    Stride and dilation together, which Keras lacks, are a dilated convolution of which every stride-th place is kept.
+    Stride and dilation together, which Keras lacks, are a dilated convolution of which every stride-th place is kept;
+    so is a stride that TensorFlow misreads.
     Raises: UnsupportedError for more than three spatial axes, or channels that are as many as the batch has rows.
     Source: ONNX Conv-11; Keras 3 Conv2D, DepthwiseConv2D.
     """
@@ -35,7 +36,7 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
     kernel = tuple(int(d or 0) for d in ctx.shape(node.inputs[1])[2:])
     strides = tuple(node.attr("strides") or (1,) * spatial)
     dilation = tuple(node.attr("dilations") or (1,) * spatial)
-    thinned = max(strides) > 1 and max(dilation) > 1
+    thinned = max(strides) > 1 and (max(dilation) > 1 or _is_misread(node, ctx, strides))
     padding, x = _pad(node, ctx, kernel, strides, dilation)
     config: dict[str, Any] = {"strides": (1,) * spatial if thinned else strides, "padding": padding}
     if max(dilation) > 1:
@@ -48,6 +49,15 @@ def conv(node: NodeView, ctx: PlanContext) -> Ref:
         return y
     key = (slice(None), *(slice(None, None, s) for s in strides), slice(None))
     return ctx.op(node, "get_item", y, key, role="thinned")
+
+
+def _is_misread(node: NodeView, ctx: PlanContext, strides: tuple[int, ...]) -> bool:
+    """Whether TensorFlow's kernel (oneDNN's, on a CPU with AVX-512) reads memory that isn't its own.
+
+    It does in float32 for one channel, a stride along the width alone, and one place there.
+    """
+    one_channel = ctx.shape(node.inputs[1])[1] == 1 and node.attr("group", 1) == 1
+    return len(strides) == 2 and one_channel and strides[0] == 1 and ctx.shape(node.outputs[0])[-1] == 1
 
 
 def _computed_kernel(node: NodeView, ctx: PlanContext, config: dict[str, Any], x: Arg) -> Ref:
