@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -101,3 +103,22 @@ def test_limits_of_the_float_type_stay_those_of_float32() -> None:
         assert torch.finfo(torch.float64).min == limits(torch.float32).min
         assert torch.finfo(torch.float16).min == limits(torch.float16).min
     assert torch.finfo is limits
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_a_kernel_that_is_wrong_in_float32_alone_is_told(
+    wrong: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note: a network that picks among numbers picks others by rounding. But nobody shall overlook it."""
+    pair = residual_pair(rng)
+    right = layers.Dense.call
+
+    def flipped(layer: layers.Dense, *args: Any, **kwargs: Any) -> Any:
+        result = right(layer, *args, **kwargs)
+        return keras.ops.flip(result, axis=-1) if layer.compute_dtype == "float32" else result
+
+    if wrong:
+        monkeypatch.setattr(layers.Dense, "call", flipped)
+    told = [note for note in pair.prove().notes if "in float32 Keras is off by a relative" in note]
+    assert len(told) == wrong
+    assert all("rounding picks among numbers there, or the backend's float32 is wrong" in note for note in told)

@@ -30,6 +30,7 @@ from translator.verify.keras_record import graph_of_any
 from translator.verify.keras_replay import Segment, backend_errors
 from translator.verify.precision import only_float64
 from translator.verify.probes import TORCH_ERRORS, LeafProbes, outputs_if_taken
+from translator.verify.rounding import note_if_far
 from translator.verify.runs import Bench, Inputs, in_float64, input_problems
 from translator.verify.squeezed import first_squeezed
 from translator.verify.structure import Uncovered, find_uncovered, unused_parameters
@@ -207,7 +208,7 @@ def _run_all(proof: Proof, inputs: Inputs, one: Inputs, wide: Inputs) -> None:
         _main_runs(proof, bench, inputs, wide, "float32")
         return
     if "float32" in options.dtypes:
-        bench.run(proof.book, one, dtype="float32", slot="float32")
+        note_if_far(proof.book, bench, one, bench.run(proof.book, one, dtype="float32", slot="float32"), proof.notes)
     with ExitStack() as stack:
         if random and load is not None:
             with merged_sums(module, claims), in_float64(bench):
