@@ -65,6 +65,7 @@ ARITHMETIC: tuple[Case, ...] = (
     applied("logic", lambda a, b: ((a > 0) & (b > 0) | ~(a > b)).float() * a, X, X),
     applied("swish by hand", lambda a: a * torch.sigmoid(a), X),
     applied("swish with a factor", lambda a: a * torch.sigmoid(1.702 * a), X),
+    case("softmax of six axes", lambda: nn.Softmax(2), (2, 3, 2, 2, 3, 2)),
     applied("softplus over a threshold", lambda a: F.softplus(a, beta=1, threshold=1), X),
 )
 

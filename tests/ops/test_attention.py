@@ -165,6 +165,7 @@ ATTENTION: tuple[Case, ...] = (
     applied("scaled dot product, its own scale", dot_product(scale=0.3), HEADS, HEADS, HEADS),
     applied("scaled dot product with a mask", dot_product(attn_mask=~CAUSAL), HEADS, HEADS, HEADS),
     applied("scaled dot product of three axes", dot_product(), TOKENS, TOKENS, TOKENS),
+    applied("scaled dot product of six axes", dot_product(is_causal=True), *[(2, 3, 2, 2, 4, 5)] * 3),
     applied("grouped heads", dot_product(enable_gqa=True), (2, 4, 5, 4), HEADS, HEADS),
     applied("one head of keys for all", dot_product(), (2, 4, 5, 4), (2, 1, 6, 4), (2, 1, 6, 4)),
     applied("one row of keys for all", lambda q, k: F.scaled_dot_product_attention(q, k[:1], k[:1]), HEADS, HEADS),

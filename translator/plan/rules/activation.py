@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from translator.graph.view import NodeView
-from translator.plan.calls import Ref
+from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
 from translator.plan.rules.elementwise import aligned
@@ -178,12 +178,22 @@ def hard_sigmoid(node: NodeView, ctx: PlanContext) -> Ref:
     return ctx.op(node, "clip", scaled, 0.0, 1.0)
 
 
-@rule("Softmax", since=13, keras="Softmax")
+@rule("Softmax", since=13, keras="Softmax, keras.ops.log_softmax and exp of more than five axes")
 def softmax(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a Softmax over one axis. Source: ONNX Softmax-13."""
-    axis = ctx.layout(node).axis(node.attr("axis", -1))
-    last = axis == ctx.rank(node.inputs[0]) - 1
-    return ctx.layer(node, "Softmax", {"axis": -1 if last else axis})
+    axis, rank = ctx.layout(node).axis(node.attr("axis", -1)), ctx.rank(node.inputs[0])
+    if rank > SOFTMAX_AXES:
+        return softmax_of_many(node, ctx, ctx.arg(node), axis)
+    return ctx.layer(node, "Softmax", {"axis": -1 if axis == rank - 1 else axis})
+
+
+SOFTMAX_AXES = 5
+"""As many as TensorFlow's softmax takes in float32 (oneDNN's)."""
+
+
+def softmax_of_many(node: NodeView, ctx: PlanContext, x: Arg, axis: int, role: str = "") -> Ref:
+    """A softmax of more axes than TensorFlow takes."""
+    return ctx.op(node, "exp", ctx.op(node, "log_softmax", x, axis=axis, role="logarithm"), role=role)
 
 
 @rule("LogSoftmax", since=13, keras="keras.ops.log_softmax")

@@ -10,6 +10,7 @@ from translator.plan.adding import add
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
+from translator.plan.rules.activation import SOFTMAX_AXES, softmax_of_many
 from translator.types import Layout
 
 
@@ -67,5 +68,8 @@ def _explicit(node: NodeView, ctx: PlanContext) -> Ref:
             raise node.unsupported("causal attention over a dynamic length", reason="data-dependent-shape")
         allowed = np.tril(np.ones((size[0], size[1]), dtype=bool))
         scores = ctx.op(node, "where", allowed, scores, float("-inf"), role="causal")
-    weights = ctx.op(node, "softmax", scores, axis=-1, role="weights")
+    if rank > SOFTMAX_AXES:
+        weights = softmax_of_many(node, ctx, scores, -1, role="weights")
+    else:
+        weights = ctx.op(node, "softmax", scores, axis=-1, role="weights")
     return ctx.op(node, "matmul", weights, value, role="attention")
