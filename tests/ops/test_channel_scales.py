@@ -79,6 +79,17 @@ class OneRow(nn.Module):
         return self.head(torch.einsum(self.equation, x, self.row))
 
 
+class WidensOnce(nn.Module):
+    """A scale of the last axis, and of a column, which it makes a matrix: one parameter (seed 324955)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.conv = Scale(3, 3, last=True), nn.Conv1d(1, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale(self.conv(torch.tanh(self.scale(torch.cat((x, x * 2), 1).amax(1, keepdim=True)))))
+
+
 CASES: tuple[Case, ...] = (
     case("of features", lambda: Scale(4, 2), (2, 4)),
     case("of a sequence", lambda: Scale(4, 3), (2, 4, 5)),
@@ -96,6 +107,7 @@ CASES: tuple[Case, ...] = (
     case("a product of parameters", Product, (2, 5, 4)),
     case("of two sizes", TwoSizes, (2, 4, 5, 7)),
     case("of two ranks", TwoRanks, (2, 4, 5, 7)),
+    case("of a row and a column", WidensOnce, (2, 1, 3)),
 )
 
 
@@ -118,4 +130,5 @@ def test_a_scale_of_the_last_axis_is_a_layer_of_its_own() -> None:
         "one row of a product, broadcast",
         "a product of parameters",
         "of two ranks",
+        "of a row and a column",
     }

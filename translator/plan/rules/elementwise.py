@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from translator.graph.derive import Derived
 from translator.graph.shapes import broadcast
 from translator.graph.view import NodeView
 from translator.layout.permutation import in_place
@@ -79,28 +80,42 @@ def _power(node: NodeView, ctx: PlanContext, base: Arg, exponent: Arg) -> Ref:
 
 
 def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
-    """A product of a batch with a parameter that has one number for each channel, the last axis: EinsumDense."""
-    index = next((i for i in (0, 1) if ctx.param(node, i) is not None and ctx.is_runtime(node, 1 - i)), None)
-    if index is None:
+    """A product of a batch with a parameter that has one number for each channel, the last axis: EinsumDense.
+
+    None where it isn't one everywhere that the parameter is read: one layer holds it.
+    """
+    index = _parameter_of(node, ctx)
+    scale = ctx.param(node, index) if index is not None else None
+    if index is None or scale is None or ctx.sharing.how(scale) != "layer":
         return None
-    scale, value, layout = ctx.param(node, index), node.inputs[1 - index], ctx.out_layout(node)
-    rank = len(layout.axes)
-    if scale is None or ctx.sharing.how(scale) != "layer" or layout.view is not None or layout.axes[:1] != (0,):
+    readers, kernel = ctx.sharing.readers(scale), _per_channel(node, ctx)
+    config = _scale_config({ctx.out_layout(n).keras_shape(ctx.shape(n.outputs[0])) for n in readers})
+    if kernel is None or config is None or any(_per_channel(n, ctx) is None for n in readers):
         return None
+    if not scale.trainable:
+        config["trainable"] = False
+    return ctx.weight_layer(node, scale.tensor, "EinsumDense", config, {"kernel": kernel}, (ctx.arg(node, 1 - index),))
+
+
+def _parameter_of(node: NodeView, ctx: PlanContext) -> int | None:
+    """Which of two factors is a parameter, beside one that isn't."""
+    return next((i for i in (0, 1) if ctx.param(node, i) is not None and ctx.is_runtime(node, 1 - i)), None)
+
+
+def _per_channel(node: NodeView, ctx: PlanContext) -> Derived | None:
+    """The parameter as a vector along the last axis of Keras' layout; None where it isn't one."""
+    index, layout = _parameter_of(node, ctx), ctx.out_layout(node)
+    scale = ctx.param(node, index) if index is not None else None
+    if index is None or scale is None or layout.view is not None or layout.axes[:1] != (0,):
+        return None
+    rank, value = len(layout.axes), node.inputs[1 - index]
     if rank < 2 or ctx.rank(value) != rank or len(scale.shape) > rank:
         return None
     width = ctx.shape(value)[layout.axes[-1]]
     laid = scale.reshape((1,) * (rank - len(scale.shape)) + scale.shape).permute(layout.axes)
     if width is None or width == 1 or laid.shape != (*(1,) * (rank - 1), width):
         return None
-    shapes = {ctx.out_layout(n).keras_shape(ctx.shape(n.outputs[0])) for n in ctx.sharing.readers(scale)}
-    config = _scale_config(shapes)
-    if config is None:
-        return None
-    if not scale.trainable:
-        config["trainable"] = False
-    x = ctx.arg(node, 1 - index)
-    return ctx.weight_layer(node, scale.tensor, "EinsumDense", config, {"kernel": laid.reshape((width,))}, (x,))
+    return laid.reshape((width,))
 
 
 def _scale_config(shapes: set[Shape]) -> dict[str, object] | None:
