@@ -89,8 +89,10 @@ def channel_scale(node: NodeView, ctx: PlanContext) -> Ref | None:
     if index is None or scale is None or ctx.sharing.how(scale) != "layer":
         return None
     readers, kernel = ctx.sharing.readers(scale), _per_channel(node, ctx)
+    if kernel is None or any(_per_channel(n, ctx) is None for n in readers):
+        return None
     config = _scale_config({ctx.out_layout(n).keras_shape(ctx.shape(n.outputs[0])) for n in readers})
-    if kernel is None or config is None or any(_per_channel(n, ctx) is None for n in readers):
+    if config is None:
         return None
     if not scale.trainable:
         config["trainable"] = False
