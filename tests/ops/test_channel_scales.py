@@ -92,6 +92,17 @@ class WidensOnce(nn.Module):
         return self.scale(self.conv(self.scale(row)))
 
 
+class ByNumbers(nn.Module):
+    """Parameters without an axis (seed 330103)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(x, self.first, self.second)
+
+
 CASES: tuple[Case, ...] = (
     case("of features", lambda: Scale(4, 2), (2, 4)),
     case("of a sequence", lambda: Scale(4, 3), (2, 4, 5)),
@@ -110,6 +121,7 @@ CASES: tuple[Case, ...] = (
     case("of two sizes", TwoSizes, (2, 4, 5, 7)),
     case("of two ranks", TwoRanks, (2, 4, 5, 7)),
     case("of a row and a column", WidensOnce, (2, 1, 3)),
+    case("by numbers", ByNumbers, (2, 5, 7)),
 )
 
 
@@ -133,4 +145,5 @@ def test_a_scale_of_the_last_axis_is_a_layer_of_its_own() -> None:
         "a product of parameters",
         "of two ranks",
         "of a row and a column",
+        "by numbers",
     }
