@@ -84,6 +84,8 @@ def test_what_backends_compute_each_in_their_own_way_agrees_on_all(tmp_path: Pat
         (InsideNorm(torch.nn.RMSNorm(6)), IMAGE, {"RMSNormalization": 1, "transpose": 2}),
         (torch.nn.Softmax(-1), (2, 3, 2, 2, 2, 3), {"Softmax": 0}),
         (torch.nn.Conv2d(1, 2, (2, 5), stride=(1, 3)), (2, 1, 12, 7), {"Conv2D": 1, "GetItem": 1}),
+        (torch.nn.AdaptiveAvgPool2d(7), (2, 3, 2, 3), {"AdaptiveAveragePooling2D": 0}),
+        (torch.nn.AdaptiveAvgPool2d(4), (2, 3, 6, 3), {"AdaptiveAveragePooling2D": 1}),
         (torch.nn.AdaptiveMaxPool1d(3), (2, 3, 1), {"AdaptiveMaxPooling1D": 0}),
         (torch.nn.AdaptiveMaxPool2d((3, 1)), (2, 3, 8, 5), {"AdaptiveMaxPooling2D": 0}),
         (torch.nn.AdaptiveMaxPool2d(3), (2, 3, 8, 1), {"AdaptiveMaxPooling2D": 0}),

@@ -65,6 +65,7 @@ CASES: tuple[Case, ...] = (
     case("AdaptiveAvgPool2d to a larger size", lambda: nn.AdaptiveAvgPool2d((12, 13)), X2),
     case("AdaptiveAvgPool2d((None, 2))", lambda: nn.AdaptiveAvgPool2d((None, 2)), X2),
     case("AdaptiveMaxPool2d((4, 3))", lambda: nn.AdaptiveMaxPool2d((4, 3)), X2),
+    case("AdaptiveAvgPool2d of sizes that JAX rounds", lambda: nn.AdaptiveAvgPool2d(7), (2, 4, 2, 3)),
     case("AdaptiveMaxPool1d from a length of 1", lambda: nn.AdaptiveMaxPool1d(3), (2, 4, 1)),
     case("AdaptiveMaxPool2d to a width of 1", lambda: nn.AdaptiveMaxPool2d((3, 1)), (2, 4, 8, 5)),
     case("AdaptiveMaxPool2d from a width of 1", lambda: nn.AdaptiveMaxPool2d(3), (2, 4, 8, 1)),

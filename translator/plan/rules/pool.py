@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -177,28 +178,42 @@ def adaptive_pool(node: NodeView, ctx: PlanContext) -> Ref:
         return ctx.layer(
             node, f"{kind}Pooling{len(sizes)}D", {"pool_size": window, "strides": window, "padding": "valid"}
         )
-    if kind == "Max" and 1 in (inputs[-1], sizes[-1]):
-        return _by_axis(node, ctx, inputs, sizes)
+    if (kind == "Max" and 1 in (inputs[-1], sizes[-1])) or any(map(_misread, inputs, sizes)):
+        return _by_axis(node, ctx, inputs, sizes, "max" if kind == "Max" else "mean")
     return ctx.layer(node, cls, {"output_size": sizes if len(sizes) > 1 else sizes[0]})
 
 
-def _by_axis(node: NodeView, ctx: PlanContext, inputs: Sequence[int | None], sizes: Sequence[int]) -> Ref:
-    """Maxima of pieces, one axis after the other: TensorFlow's own kernel ends the process at a width of 1."""
+def _misread(length: int | None, size: int) -> bool:
+    """Whether Keras' layer takes other windows on JAX, and gives NaN: it rounds their ends in float32, as here."""
+    if length is None:
+        return False
+    share = np.float32(1) / np.float32(size)
+    products = [np.float32(i * length) * share for i in range(size + 1)]
+    return any(
+        math.floor(p) != i * length // size or math.ceil(p) != -(-i * length // size) for i, p in enumerate(products)
+    )
+
+
+def _by_axis(node: NodeView, ctx: PlanContext, inputs: Sequence[int | None], sizes: Sequence[int], op: str) -> Ref:
+    """Maxima or means of pieces, one axis after the other.
+
+    TensorFlow's own kernel of maxima ends the process at a width of 1, JAX misreads some sizes.
+    """
     x = ctx.arg(node)
     for axis, (length, size) in enumerate(zip(inputs, sizes, strict=True), start=1):
         if length is None:
             raise node.unsupported("an adaptive pooling of a dynamic size", reason="data-dependent-shape")
         role = f"axis_{axis}" if axis < len(sizes) else ""
         if size == 1:
-            x = ctx.op(node, "max", x, axis=axis, keepdims=True, role=role)
+            x = ctx.op(node, op, x, axis=axis, keepdims=True, role=role)
             continue
         if length == 1:
             x = ctx.op(node, "repeat", x, size, axis=axis, role=role)
             continue
         ends = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
         pieces = [ctx.op(node, "get_item", x, (*[slice(None)] * axis, slice(*end)), role="piece") for end in ends]
-        most = [ctx.op(node, "max", piece, axis=axis, keepdims=True, role="most") for piece in pieces]
-        x = ctx.op(node, "concatenate", most, axis=axis, role=role)
+        found = [ctx.op(node, op, piece, axis=axis, keepdims=True, role="of_piece") for piece in pieces]
+        x = ctx.op(node, "concatenate", found, axis=axis, role=role)
     return x  # type: ignore[no-any-return]
 
 
