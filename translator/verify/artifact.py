@@ -41,8 +41,8 @@ LIMIT_OTHER = 1e-4
 
 
 BATCHES = (1, 7)
-"""Numbers of rows that the file is given beside those of the example; on JAX only the example's, since it compiles
-anew for every shape."""
+"""Numbers of rows that the file is given beside those of the example; on JAX, where it isn't the proof's own backend,
+only the example's, since it compiles anew for every shape."""
 
 
 _SPREAD = 10.0
@@ -136,7 +136,7 @@ def judge_file(
         names = [c.keras.operation for c in claims.inputs]
         index = index_claims(claims, graph_of(model))
         own = worker.backend == runtime.keras_backend()
-        runs = _batches(module, index, args, dict(kwargs or {}), BATCHES if worker.backend != "jax" else ())
+        runs = _batches(module, index, args, dict(kwargs or {}), BATCHES if own or worker.backend != "jax" else ())
         order = _order(model, names)
         job: dict[str, Any] = {
             "model": str(path), "names": order, "classes": _registered(model),
