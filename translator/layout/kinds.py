@@ -371,8 +371,9 @@ def _matmul(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
 @kind("translator::Attention")
 def _attention(node: NodeView, have: Mapping[str, Layout], graph: Graph) -> Demand:
     """keras.ops.dot_product_attention wants (batch, time, head, feature), PyTorch has (batch, head, time, feature)."""
-    rank = graph.rank(node.inputs[0])
-    layout = Layout(axes=(0, 2, 1, 3)) if as_keras_has_it(node, graph) else Layout.identity(rank)
+    if not as_keras_has_it(node, graph):
+        return _own_order(node, have, graph)
+    layout = Layout(axes=(0, 2, 1, 3))
     wanted = {v: layout for v in node.inputs[:3] if v in have}
     wanted |= {v: Layout.identity(graph.rank(v)) for v in node.inputs[3:] if v in have}
     return Demand(inputs=wanted, outputs=(layout,))
