@@ -182,17 +182,19 @@ def hard_sigmoid(node: NodeView, ctx: PlanContext) -> Ref:
 def softmax(node: NodeView, ctx: PlanContext) -> Ref:
     """Plan a Softmax over one axis. Source: ONNX Softmax-13."""
     axis, rank = ctx.layout(node).axis(node.attr("axis", -1)), ctx.rank(node.inputs[0])
-    if rank > SOFTMAX_AXES:
-        return softmax_of_many(node, ctx, ctx.arg(node), axis)
+    if rank > _SOFTMAX_AXES:
+        return softmax_of(node, ctx, ctx.arg(node), axis=axis, rank=rank)
     return ctx.layer(node, "Softmax", {"axis": -1 if axis == rank - 1 else axis})
 
 
-SOFTMAX_AXES = 5
+_SOFTMAX_AXES = 5
 """As many as TensorFlow's softmax takes in float32 (oneDNN's)."""
 
 
-def softmax_of_many(node: NodeView, ctx: PlanContext, x: Arg, axis: int, role: str = "") -> Ref:
-    """A softmax of more axes than TensorFlow takes."""
+def softmax_of(node: NodeView, ctx: PlanContext, x: Arg, *, axis: int, rank: int, role: str = "") -> Ref:
+    """keras.ops.softmax; of more axes than TensorFlow takes, by its logarithm. rank: of x."""
+    if rank <= _SOFTMAX_AXES:
+        return ctx.op(node, "softmax", x, axis=axis, role=role)
     return ctx.op(node, "exp", ctx.op(node, "log_softmax", x, axis=axis, role="logarithm"), role=role)
 
 

@@ -10,7 +10,7 @@ from translator.plan.adding import add
 from translator.plan.calls import Arg, Ref
 from translator.plan.context import PlanContext
 from translator.plan.registry import rule
-from translator.plan.rules.activation import SOFTMAX_AXES, softmax_of_many
+from translator.plan.rules.activation import softmax_of
 from translator.types import Layout
 
 
@@ -68,8 +68,5 @@ def _explicit(node: NodeView, ctx: PlanContext) -> Ref:
             raise node.unsupported("causal attention over a dynamic length", reason="data-dependent-shape")
         allowed = np.tril(np.ones((size[0], size[1]), dtype=bool))
         scores = ctx.op(node, "where", allowed, scores, float("-inf"), role="causal")
-    if rank > SOFTMAX_AXES:
-        weights = softmax_of_many(node, ctx, scores, -1, role="weights")
-    else:
-        weights = ctx.op(node, "softmax", scores, axis=-1, role="weights")
+    weights = softmax_of(node, ctx, scores, axis=-1, rank=ctx.rank(node.outputs[0]), role="weights")
     return ctx.op(node, "matmul", weights, value, role="attention")
