@@ -14,8 +14,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from scripts.fuzzing.networks import float64_by_default, rows_off
 from translator.engines.result import EngineResult
 from translator.verify.artifact import ArtifactWorker, judge_file
+from translator.verify.torch_record import tensors_in
 
 _SPREAD = 30
 """How many times what PyTorch's own float32 loses a backend's may, whose kernels sum in another order."""
@@ -45,7 +47,7 @@ class Loaders:
     """One process for each backend; one that has ended is started anew. A context manager."""
 
     def __init__(self, backends: Sequence[str]) -> None:
-        self._backends = tuple(backends)
+        self.backends = tuple(backends)
         self._workers: dict[str, ArtifactWorker] = {}
 
     def __enter__(self) -> Self:
@@ -75,22 +77,23 @@ class Loaders:
         file ends.
         """
         rough = ""
-        for backend in self._backends:
-            worker = self._worker(backend)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "network.keras"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.keras"
+            if self.backends:
                 result.model.save(path)
+            for backend in self.backends:
+                worker = self._worker(backend)
                 found = judge_file(
                     path, module=module, model=result.model, claims=result.claims, args=inputs, worker=worker
                 )
-            if worker.ended is not None:
-                raise LoaderEndedError(f"{backend}: {found.error}")
-            if not found.error:
-                continue
-            if not alone or found.max_rel is None or found.max_rel > ROUGH:
-                return Found(wrong=f"{backend}: {found.error}")
-            if found.max_rel > _SPREAD * lost(module, inputs):
-                rough = f"{backend}: {found.error}"
+                if worker.ended is not None:
+                    raise LoaderEndedError(f"{backend}: {found.error}")
+                if not found.error:
+                    continue
+                if not alone or found.max_rel is None or found.max_rel > ROUGH:
+                    return Found(wrong=f"{backend}: {found.error}")
+                if found.max_rel > _SPREAD * lost(module, inputs):
+                    rough = f"{backend}: {found.error}"
         return Found(rough=rough)
 
 
@@ -105,25 +108,15 @@ def lost(module: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     for number in range(_EXAMPLES):
         given = tuple(_another(x, generator) for x in inputs) if number else inputs
         with torch.no_grad():
-            narrow = _outputs(module(*given))
-            torch.set_default_dtype(torch.float64)
-            try:
-                exact = _outputs(wide(*(x.double() if x.is_floating_point() else x for x in given)))
-            finally:
-                torch.set_default_dtype(torch.float32)
+            narrow = tensors_in(module(*given))
+            with float64_by_default():
+                exact = tensors_in(wide(*(x.double() if x.is_floating_point() else x for x in given)))
         for have, want in zip(narrow, exact, strict=True):
             if want.is_floating_point() and want.numel() and bool(want.isfinite().all() and have.isfinite().all()):
-                off, size = (t.abs().reshape(len(t) if t.ndim else 1, -1).amax(1) for t in (have - want, want))
+                off, size = rows_off(have, want)
                 worst = max(worst, float((off / size.clamp_min(1e-30)).max()))
     return worst
 
 
 def _another(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator) if x.is_floating_point() else x
-
-
-def _outputs(result: object) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
-    values = list(result.values()) if isinstance(result, dict) else result
-    return [tensor for value in values for tensor in _outputs(value)] if isinstance(values, list | tuple) else []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -166,11 +167,19 @@ def _tried(step: Step, values: Sequence[Tensor]) -> Tensor | None:
 def _in_float64(step: Step, values: Sequence[Tensor]) -> Tensor | None:
     """The step's value in float64, of values in float64."""
     run = copy.deepcopy(step.piece.run).double() if isinstance(step.piece.run, nn.Module) else step.piece.run
-    torch.set_default_dtype(torch.float64)
     try:
-        return run(*(values[i].clone() for i in step.reads)).double()  # type: ignore[no-any-return]
+        with float64_by_default():
+            return run(*(values[i].clone() for i in step.reads)).double()  # type: ignore[no-any-return]
     except _RAISED:
         return None
+
+
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    """What the block makes without a dtype is float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -180,8 +189,14 @@ def _lost(value: Tensor, exact: Tensor) -> bool:
 
     That goes for each row by itself, since a proof looks at one alone, too.
     """
-    off, size = ((t.reshape(len(t), -1).abs().amax(1) if t.ndim else t.abs()) for t in (value - exact, exact))
+    off, size = rows_off(value, exact)
     return not bool((off <= _DIGITS * size).all())
+
+
+def rows_off(value: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest difference in each row, and the largest number there."""
+    off, size = ((t.reshape(len(t), -1).abs().amax(1) if t.ndim else t.abs()) for t in (value - exact, exact))
+    return off, size
 
 
 def _randomise(module: nn.Module, seed: int) -> None:
