@@ -11,7 +11,8 @@ that model isn't proven, each is asked by itself. A network with a part that is 
 over an axis of length 1) can't be judged, nor one that PyTorch refuses (a view behind a part): they are "unusable".
 One that is proven, but whose file is off in a backend's float32 by more than PyTorch's own loses and by less than 1 %,
 is "rough": somebody has to look.
-Results that are in --output already are not computed again. The exit status is 1 if any network is wrong or crashed.
+Results that are in --output already are not computed again, unless --load asks for more backends. The exit status is 1
+if any network is wrong or crashed.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-KERAS = ("tensorflow", "jax", "torch")
 PROVEN, ROUGH, REFUSED, WRONG, CRASHED, UNUSABLE = "proven", "rough", "refused", "wrong", "crashed", "unusable"
 CONSTANT = "every reference is constant: agreement proves nothing"
 """What the proof says of a network, or a module, that gives the same numbers whatever comes in."""
 
 
 def main(arguments: list[str] | None = None) -> int:
+    from scripts.zoo import KERAS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--start", type=int, default=0, help="the first seed")
@@ -63,15 +65,16 @@ def many(options: argparse.Namespace, loaders: Loaders) -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     wanted = range(options.start, options.start + options.count)
     rows = {r["seed"]: r for r in map(json.loads, output.read_text().splitlines())} if output.exists() else {}
-    todo = [seed for seed in wanted if seed not in rows]
+    asked_for = set(loaders.backends)
+    todo = [seed for seed in wanted if seed not in rows or not asked_for <= set(rows[seed].get("backends", ()))]
     start = time.perf_counter()
     for index in range(0, len(todo), options.together):
         if options.minutes and time.perf_counter() - start > options.minutes * 60:
             break
         for row in group(todo[index : index + options.together], loaders):
-            rows[row["seed"]] = row
+            rows[row["seed"]] = row | {"backends": loaders.backends}
             with output.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(rows[row["seed"]]) + "\n")
             if row["status"] in (WRONG, CRASHED, ROUGH):
                 print(f"{row['status']}: --seed {row['seed']}: {row['message']}", flush=True)
     done = [rows[seed] for seed in wanted if seed in rows]

@@ -70,7 +70,9 @@ def test_a_file_that_does_not_run_on_a_backend_is_wrong(
     monkeypatch.setattr(pick, "_keras_reflects", lambda *args: True)
     assert fuzz.main([*_REFLECTED, "--output", str(tmp_path / "wrong.jsonl")]) == 1
     assert "wrong: --seed 300037: torch: NotImplementedError: Padding size 8" in capsys.readouterr().out
-    assert fuzz.main([*_REFLECTED[:4], "--output", str(tmp_path / "not loaded.jsonl")]) == 0
+    later = ["--output", str(tmp_path / "later.jsonl")]
+    assert fuzz.main([*_REFLECTED[:4], *later]) == 0
+    assert fuzz.main([*_REFLECTED, *later]) == 1  # what was never loaded is no result of such a run
 
 
 def test_a_loading_process_that_ends_is_a_crash_and_started_anew(
