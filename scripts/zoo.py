@@ -8,8 +8,9 @@
     scripts/zoo.py --list video --backend dask --scheduler tcp://host:8786           a cluster; a local one without it
     scripts/zoo.py --list segmentation --load tensorflow jax torch --no-proof        only written, and loaded on these
 
-What is in --output already is not done again, so a run that was stopped goes on. A worker that uses more than --memory
-or --seconds is ended, and that is its result. The exit status is 1 if any model is wrong or crashed.
+What is in --output already is not done again, so a run that was stopped goes on; with --load, what was loaded there. A
+worker that uses more than --memory or --seconds is ended, and that is its result. The exit status is 1 if any model is
+wrong or crashed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     specs = [*options.specs, *(s for name in options.list for s in listed(name))]
     rows = earlier(options.output)
-    todo = [spec for spec in dict.fromkeys(specs) if spec not in rows]
+    todo = [spec for spec in dict.fromkeys(specs) if spec not in rows or unloaded(rows[spec], options.load)]
     for row in run(todo, options):
         rows[row["spec"]] = row
         append(options.output, row)
@@ -55,6 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.table:
         write(options.table, markdown(chosen))
     return int(any(row["status"] in BAD for row in chosen))
+
+
+def unloaded(row: dict[str, Any], backends: Sequence[str]) -> bool:
+    """Whether an earlier run found a source right, but never loaded its file on all of these."""
+    return row["status"] in GOOD and not set(backends) <= set(row.get("backends", ()))
 
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:

@@ -41,6 +41,15 @@ def test_what_is_in_the_output_is_not_done_again(monkeypatch: pytest.MonkeyPatch
     assert set(zoo.earlier("memory://again/zoo.jsonl")) == {"a:b", "c:d"}
 
 
+def test_what_an_earlier_run_did_not_load_is_no_result_of_one_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for one in (row("a:b"), row("c:d", backends=["jax", "torch"]), row("e:f", "refused", reason="op")):
+        zoo.append("memory://loaded/zoo.jsonl", one)
+    asked: list[str] = []
+    monkeypatch.setattr(zoo, "run", lambda specs, options: asked.extend(specs) or iter(()))
+    assert zoo.main(["a:b", "c:d", "e:f", "--load", "jax", "--output", "memory://loaded/zoo.jsonl"]) == 0
+    assert asked == ["a:b"]
+
+
 def test_a_wrong_model_fails_the_run() -> None:
     zoo.append("memory://wrong/zoo.jsonl", row("a:b", "wrong", reason="conv1"))
     assert zoo.main(["a:b", "--output", "memory://wrong/zoo.jsonl"]) == 1
