@@ -326,8 +326,11 @@ def _by_index(node: NodeView, ctx: PlanContext, x: Arg, width: _Widths, given: _
         if mode == "wrap":
             size += sum(min(p, 0) for p in given[axis])  # cropped before
         places = np.arange(-before, size + after)
-        inside = {"edge": np.clip(places, 0, size - 1), "wrap": np.mod(places, size)}
-        index = inside.get(mode, size - 1 - np.abs(size - 1 - np.abs(places)))  # reflected, by less than size
+        index = {
+            "edge": np.clip(places, 0, size - 1),
+            "wrap": np.mod(places, size),
+            "reflect": size - 1 - np.abs(size - 1 - np.abs(places)),  # by less than size
+        }[mode]
         x = ctx.op(node, "take", x, index.astype(np.int32), axis=axis, role=mode)
     return x  # type: ignore[no-any-return]
 
