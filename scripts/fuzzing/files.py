@@ -44,10 +44,14 @@ class LoaderEndedError(RuntimeError):
 
 
 class Loaders:
-    """One process for each backend; one that has ended is started anew. A context manager."""
+    """One process for each backend; one that has ended is started anew. A context manager.
 
-    def __init__(self, backends: Sequence[str]) -> None:
+    batches: as for `judge_file`.
+    """
+
+    def __init__(self, backends: Sequence[str], batches: Sequence[int] | None = None) -> None:
         self.backends = tuple(backends)
+        self._batches = batches
         self._workers: dict[str, ArtifactWorker] = {}
 
     def __enter__(self) -> Self:
@@ -84,8 +88,9 @@ class Loaders:
             for backend in self.backends:
                 worker = self._worker(backend)
                 found = judge_file(
-                    path, module=module, model=result.model, claims=result.claims, args=inputs, worker=worker
-                )
+                    path, module=module, model=result.model, claims=result.claims, args=inputs, worker=worker,
+                    batches=self._batches,
+                )  # fmt: skip
                 if worker.ended is not None:
                     raise LoaderEndedError(f"{backend}: {found.error}")
                 if not found.error:

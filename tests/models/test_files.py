@@ -51,6 +51,16 @@ def loaded(path: Path, conversion: Conversion, x: torch.Tensor, worker: Artifact
     return found
 
 
+def test_the_process_that_loads_on_torch_keeps_no_activations(tmp_path: Path) -> None:
+    conversion = translator.convert(torch.nn.Linear(2, 3).eval(), torch.randn(2, 2), proof=False)
+    conversion.model.save(tmp_path / "model.keras")
+    seen = tmp_path / "seen.py"
+    seen.write_text("import torch; raise RuntimeError(f'gradients: {torch.is_grad_enabled()}')")
+    with ArtifactWorker("torch") as worker:
+        answer = worker.ask({"model": str(tmp_path / "model.keras"), "names": [], "classes": [str(seen)], "runs": []})
+    assert answer["error"] == "RuntimeError: gradients: False"
+
+
 class Gathered(torch.nn.Module):
     """Places in a batch of any size, two at a time: how many rows there are is counted in the graph."""
 

@@ -1,4 +1,4 @@
-"""Every case of the other files here as a file of its own, loaded on each of Keras' backends."""
+"""Every case of the other files here as a file of its own, loaded and asked at three batches on each Keras backend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from scripts.fuzzing.files import Found, Loaders
 from tests.ops.proving import Case, Together, example, randomised
+from translator.verify.artifact import BATCHES
 
 pytestmark = [pytest.mark.op, pytest.mark.slow]
 
@@ -27,7 +28,7 @@ def cases() -> Iterator[object]:
 
 @pytest.fixture(scope="module")
 def loaders() -> Iterator[Loaders]:
-    with Loaders(("tensorflow", "jax", "torch")) as made:
+    with Loaders(("tensorflow", "jax", "torch"), BATCHES) as made:
         yield made
 
 

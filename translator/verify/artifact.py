@@ -26,7 +26,7 @@ from translator.claims import Claims
 from translator.verdict import Artifact
 from translator.verify import fresh_process
 from translator.verify.claim_index import ROOT, ClaimIndex, Target, index_claims
-from translator.verify.compare import lay_out, relative
+from translator.verify.compare import distance, lay_out
 from translator.verify.inputs import with_rows
 from translator.verify.keras_graph import graph_of
 from translator.verify.keras_replay import to_numpy
@@ -123,12 +123,14 @@ def judge_file(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     worker: ArtifactWorker | None = None,
+    batches: Sequence[int] | None = None,
     shown_as: str = "",
 ) -> Artifact:
     """Judge the file at `path`, which was saved from `model`, against both models.
 
     `reloaded` holds only if the file loads with safe mode on, every weight is there bit for bit, and its outputs are
-    those of `model`; `max_rel` is their distance from PyTorch's, in float32. shown_as: the path in the report.
+    those of `model`; `max_rel` is their distance from PyTorch's, in float32. batches: numbers of rows that the file is
+    given beside the example's; if None, BATCHES, but none on another backend's JAX. shown_as: the path in the report.
     """
     with contextlib.ExitStack() as stack:
         worker = worker or stack.enter_context(ArtifactWorker())
@@ -136,7 +138,9 @@ def judge_file(
         names = [c.keras.operation for c in claims.inputs]
         index = index_claims(claims, graph_of(model))
         own = worker.backend == runtime.keras_backend()
-        runs = _batches(module, index, args, dict(kwargs or {}), BATCHES if own or worker.backend != "jax" else ())
+        if batches is None:
+            batches = BATCHES if own or worker.backend != "jax" else ()
+        runs = _batches(module, index, args, dict(kwargs or {}), batches)
         order = _order(model, names)
         job: dict[str, Any] = {
             "model": str(path), "names": order, "classes": _registered(model),
@@ -208,11 +212,12 @@ def _same_model(
     wrong = sum(a != b for a, b in zip(mine, answer["weights"], strict=False)) + abs(len(mine) - len(answer["weights"]))
     if wrong:
         return f"{wrong} of {len(mine)} weights are others after loading"
-    results = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
+    with torch.no_grad():  # Keras' torch backend would keep every activation
+        results = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
     want = [to_numpy(y) for y in results]
     if [a.shape for a in got] != [b.shape for b in want]:
         return f"outputs of shapes {[a.shape for a in got]}, not {[b.shape for b in want]}"
-    worst = max((_distance(a, b) for a, b in zip(got, want, strict=True)), default=np.inf)
+    worst = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=np.inf)
     return "" if worst <= limit else f"computes something else after loading (relative {worst:.1e})"
 
 
@@ -259,7 +264,7 @@ def _against_torch(index: ClaimIndex, results: list[torch.Tensor], got: list[np.
     for tensor, target in zip(results, index.twins[ROOT].outputs, strict=False):
         if target is not None and target.value in index.graph.outputs:
             want, have = _laid_out(tensor, target, index), got[index.graph.outputs.index(target.value)]
-            distances.append(_distance(have, want) if have.shape == want.shape else float("inf"))
+            distances.append(distance(have, want) if have.shape == want.shape else float("inf"))
     return distances
 
 
@@ -267,12 +272,3 @@ def _laid_out(tensor: torch.Tensor, target: Target | None, index: ClaimIndex) ->
     if target is None:
         return tensor.detach().cpu().numpy()
     return lay_out(tensor, target.layout, index.graph.shapes[target.value])
-
-
-def _distance(got: np.ndarray, want: np.ndarray) -> float:
-    if got.dtype.kind not in "fc":
-        return 0.0 if np.array_equal(got, want) else float("inf")
-    same = np.isfinite(want) & np.isfinite(got)
-    if not np.array_equal(got[~same], want[~same], equal_nan=True):
-        return float("inf")
-    return relative(got[same].astype(np.float64), want[same].astype(np.float64))

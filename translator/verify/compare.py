@@ -81,13 +81,24 @@ def relative(got: np.ndarray, want: np.ndarray) -> float:
     return 0.0 if difference == 0 else difference / largest if largest else math.inf
 
 
+def distance(got: np.ndarray, want: np.ndarray) -> float:
+    """`relative`, in float64, of two arrays of one shape in any precision; infinite where whole numbers differ, or what
+    isn't finite."""
+    if got.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(got, want) else math.inf
+    finite = np.isfinite(want) & np.isfinite(got)
+    if not np.array_equal(got[~finite], want[~finite], equal_nan=True):
+        return math.inf
+    return relative(got[finite].astype(np.float64), want[finite].astype(np.float64))
+
+
 def _exact(got: np.ndarray, want: np.ndarray) -> Outcome:
     wrong = int(np.count_nonzero(got != want))
     constant = want.size > 1 and bool((want == want.flat[0]).all())
     if not wrong:
         return Outcome(error=0.0, max_abs=0.0, informative=not constant)
-    distance = float(np.max(np.abs(got.astype(np.float64) - want.astype(np.float64))))
-    return Outcome(error=math.inf, max_abs=distance, problem=f"{wrong} of {want.size} whole numbers differ")
+    largest = float(np.max(np.abs(got.astype(np.float64) - want.astype(np.float64))))
+    return Outcome(error=math.inf, max_abs=largest, problem=f"{wrong} of {want.size} whole numbers differ")
 
 
 def _close(got: np.ndarray, want: np.ndarray, scale: float) -> Outcome:

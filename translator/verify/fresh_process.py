@@ -6,6 +6,7 @@ that a file which needs us can't hide it.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.util
 import json
@@ -41,6 +42,8 @@ def main() -> None:
     os.dup2(2, 1)  # what the frameworks print must not look like an answer
     import keras
 
+    if backend == "torch":
+        without_gradients()
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
@@ -51,6 +54,14 @@ def main() -> None:
             answer = {"error": f"{type(first).__name__}: {' '.join(str(first).split())[:300]}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+        gc.collect()  # layers and nodes hold each other: without it, the next file's weights lie beside this one's
+
+
+def without_gradients() -> None:
+    """Let Keras' torch backend keep no activations: a call of a model is no inference to it by itself."""
+    import torch
+
+    torch.set_grad_enabled(False)
 
 
 def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import torch
 
 from translator import runtime
 from translator.verdict import Artifact
 from translator.verify import fresh_process, fresh_source
 from translator.verify.artifact import LIMIT_OTHER, LIMIT_SAME
-from translator.verify.compare import relative
+from translator.verify.compare import distance
 from translator.verify.keras_replay import to_numpy
 
 
@@ -52,7 +53,7 @@ def judge_source(
             limit = LIMIT_SAME if backend == runtime.keras_backend() else LIMIT_OTHER
             error = _misloaded(model, answer, weights) or _same(model, got, inputs, limit)
             if [a.shape for a in got] == [b.shape for b in want]:
-                max_rel = max((_distance(a, b) for a, b in zip(got, want, strict=True)), default=None)
+                max_rel = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=None)
             else:
                 error = error or f"outputs of shapes {[a.shape for a in got]}, PyTorch's {[b.shape for b in want]}"
     counts = fresh_process.count(model)
@@ -95,18 +96,10 @@ def _misloaded(model: keras.Model, answer: dict[str, Any], weights: Sequence[Pat
 
 def _same(model: keras.Model, got: list[np.ndarray], inputs: Sequence[np.ndarray], limit: float) -> str:
     """What differs between the outputs of the imported model and of the one in this process; "" for nothing."""
-    results = keras.tree.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
+    with torch.no_grad():  # Keras' torch backend would keep every activation
+        results = keras.tree.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
     here = [to_numpy(y) for y in results]
     if [a.shape for a in got] != [b.shape for b in here]:
         return f"outputs of shapes {[a.shape for a in got]}, not {[b.shape for b in here]}"
-    worst = max((_distance(a, b) for a, b in zip(got, here, strict=True)), default=float("inf"))
+    worst = max((distance(a, b) for a, b in zip(got, here, strict=True)), default=float("inf"))
     return "" if worst <= limit else f"computes something else when imported (relative {worst:.1e})"
-
-
-def _distance(got: np.ndarray, want: np.ndarray) -> float:
-    if got.dtype.kind not in "fc":
-        return 0.0 if np.array_equal(got, want) else float("inf")
-    same = np.isfinite(want) & np.isfinite(got)
-    if not np.array_equal(got[~same], want[~same], equal_nan=True):
-        return float("inf")
-    return relative(got[same].astype(np.float64), want[same].astype(np.float64))
