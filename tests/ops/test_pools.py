@@ -28,6 +28,19 @@ class Unpooled(nn.Module):
         return put_back
 
 
+class PooledToItsSize(nn.Module):
+    """A pooling that gives what it gets, beside what it got: one Keras value is both (fuzzing, seed 343813)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.attention = nn.AdaptiveMaxPool1d(6), nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pool(x) + x
+        attended: Tensor = self.attention(y, y, y, need_weights=False)[0]
+        return attended - x
+
+
 CASES: tuple[Case, ...] = (
     case("MaxPool2d(2)", lambda: nn.MaxPool2d(2), X2),
     case("MaxPool2d(3, 2, 1)", lambda: nn.MaxPool2d(3, 2, 1), X2),
@@ -83,6 +96,7 @@ CASES: tuple[Case, ...] = (
          lambda: Unpooled(nn.MaxPool2d(3, padding=1, return_indices=True), nn.MaxUnpool2d(3, padding=1)), X2),
     case("MaxUnpool3d",
          lambda: Unpooled(nn.MaxPool3d((1, 2, 3), return_indices=True), nn.MaxUnpool3d((1, 2, 3))), X3),
+    case("AdaptiveMaxPool1d to the size that is there", PooledToItsSize, (2, 5, 6)),
 )  # fmt: skip
 
 

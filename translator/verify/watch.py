@@ -56,7 +56,8 @@ class Watch:
             for twin in twins:
                 self._start(twin, event)
                 self._visit(twin, event.inputs, twin.given(event.arguments), "its input")
-        return self.at_leaf is not None and next(event.module.children(), None) is None
+        asked = self.at_leaf is not None or self.made_up is not None
+        return asked and next(event.module.children(), None) is None
 
     def leave(self, event: ModuleEvent, outputs: list[torch.Tensor]) -> Mapping[int, torch.Tensor]:
         """Compare the call's outputs."""
@@ -153,12 +154,16 @@ class Watch:
         return self.dtype if "float" in declared else declared
 
     def _make_up(self, twin: Twin, event: ModuleEvent, outputs: list[torch.Tensor]) -> Mapping[int, torch.Tensor]:
-        """New numbers in place of the outputs, where both sides surely go on with them: all claimed, none shared."""
+        """New numbers in place of the outputs, where both sides surely go on with them: all claimed, none shared.
+
+        Not where an output is an input once more (a pooling to the size it has): Keras may read one value as both.
+        """
         targets = twin.outputs[: len(outputs)]
         storages = [t.untyped_storage().data_ptr() for t in outputs]
         distinct = len(set(storages)) == len(storages) and event.storages.isdisjoint(storages)
         values = [t.value for t in targets if t is not None]
         distinct &= not any(t is not None and t.value in values for t in twin.inputs)
+        distinct &= not any(_equal(given, made) for given in event.inputs for made in outputs)
         if not distinct or len(values) != len(outputs) or len(set(values)) != len(values) or self.made_up is None:
             return {}
         found: dict[int, torch.Tensor] = {}
@@ -179,6 +184,10 @@ def wide(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     if numbers.size > 19:
         numbers.reshape(-1)[::19] = 0
     return numbers
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
 
 
 def _replay_errors() -> tuple[type[Exception], ...]:
