@@ -55,7 +55,7 @@ class UnsupportedError(InputError):
     """The translator refuses a model by name: `reason` is a stable code for tables and tests.
 
     Codes: op, dtype, attribute, control-flow, sequence-type, training-op, data-dependent-shape, rank, layout, export,
-    style.
+    style, constant.
     """
 
     def __init__(self, what: str, *, reason: str = "op", where: Where | None = None, fix: str = "") -> None:

@@ -96,6 +96,10 @@ CASES: tuple[Case, ...] = (
          lambda: Unpooled(nn.MaxPool2d(3, padding=1, return_indices=True), nn.MaxUnpool2d(3, padding=1)), X2),
     case("MaxUnpool3d",
          lambda: Unpooled(nn.MaxPool3d((1, 2, 3), return_indices=True), nn.MaxUnpool3d((1, 2, 3))), X3),
+    case("AdaptiveMaxPool2d of three axes", lambda: nn.AdaptiveMaxPool2d((2, 5)), (2, 7, 9)),
+    case("AdaptiveAvgPool1d of two axes", lambda: nn.AdaptiveAvgPool1d(4), (2, 11)),
+    case("AdaptiveMaxPool3d of four axes", lambda: nn.AdaptiveMaxPool3d(2), (2, 5, 6, 7)),
+    case("AdaptiveAvgPool2d of three axes, one as it is", lambda: nn.AdaptiveAvgPool2d((2, None)), (2, 7, 9)),
     case("AdaptiveMaxPool1d to the size that is there", PooledToItsSize, (2, 5, 6)),
 )  # fmt: skip
 

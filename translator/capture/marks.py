@@ -177,6 +177,8 @@ def _adaptive_pool(
     if return_indices:
         function = next(f for f, mark in _ADAPTIVE_POOLS.items() if mark == (op, axes))
         return function(input, output_size, return_indices=True)
+    if input.ndim == axes + 1:  # without a batch: each channel by itself, as one of its own
+        return _adaptive_pool(op, axes, input.unsqueeze(1), output_size).squeeze(1)
     given = [output_size] * axes if isinstance(output_size, int) else list(output_size)
     sizes = [input.shape[i - axes] if size is None else size for i, size in enumerate(given)]
     if not all(isinstance(size, int) for size in sizes) or input.ndim != axes + 2:

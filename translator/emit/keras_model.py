@@ -12,7 +12,7 @@ import numpy as np
 
 from translator.bindings import WeightBinding, to_keras
 from translator.emit.nesting import Block, nest
-from translator.errors import InternalError, Where, first_line
+from translator.errors import InternalError, UnsupportedError, Where, first_line
 from translator.plan.calls import Call, LayerCall, LayerSpec, OpCall, Plan, Ref
 
 
@@ -133,6 +133,11 @@ class _Builder:
     def _call(self, call: Call, tensors: dict[str, Any], prefix: str) -> None:
         args = [_argument(a, tensors) for a in call.args]
         kwargs = {k: _argument(v, tensors) for k, v in call.kwargs.items()}
+        if not any(isinstance(a, keras.KerasTensor) for a in keras.tree.flatten((args, kwargs))):
+            raise UnsupportedError(
+                f"{_named(call)} doesn't depend on the model's input", reason="constant", where=_where(call),
+                fix="compute it once, and keep it as a buffer",
+            )  # fmt: skip
         try:
             self._made(call, args, kwargs, tensors, prefix)
         except (ValueError, TypeError) as error:
@@ -190,18 +195,22 @@ class _Builder:
                 args[1] = self.floats
             results = _function(call.op)(*args, **kwargs)
         first = results[0] if isinstance(results, list | tuple) else results
-        if not hasattr(first, "_keras_history"):
-            raise InternalError(f"keras.ops.{call.op} ({call.name}) doesn't depend on the model's input")
         first._keras_history.operation.name = call.name
         return results
 
 
 def _refused(call: Call, error: Exception) -> InternalError:
     """What Keras says of a call that the plan should not have, with its place in the user's model."""
-    name = call.layer if isinstance(call, LayerCall) else f"{call.name} (keras.ops.{call.op})"
-    where = Where(module=call.origin.module or "(root)", source=call.origin.source, node=call.origin.node)
     fix = "this is a fault of the translator: please report it with these lines"
-    return InternalError(f"Keras refuses {name}: {first_line(error)}", where=where, fix=fix)
+    return InternalError(f"Keras refuses {_named(call)}: {first_line(error)}", where=_where(call), fix=fix)
+
+
+def _named(call: Call) -> str:
+    return call.layer if isinstance(call, LayerCall) else f"{call.name} (keras.ops.{call.op})"
+
+
+def _where(call: Call) -> Where:
+    return Where(module=call.origin.module or "(root)", source=call.origin.source, node=call.origin.node)
 
 
 class _Value:

@@ -15,10 +15,16 @@ from translator.graph.view import Graph, NodeView
 from translator.layout.assign import Assignment
 from translator.layout.permutation import in_place
 from translator.plan.calls import Arg, Call, LayerCall, LayerSpec, OpCall, Ref
-from translator.plan.materialise import Materialiser
+from translator.plan.materialise import Materialiser, in_graph
 from translator.plan.naming import Namer, clean
 from translator.plan.sharing import Sharing
 from translator.types import Layout, Shape
+
+OF_WEIGHTS = frozenset({
+    "Linear", "Gemm", "MatMul", "Conv", "ConvTranspose", "BatchNormalization", "LayerNormalization",
+    "GroupNormalization", "InstanceNormalization", "RMSNormalization", "PRelu", "LSTM", "GRU", "RNN",
+})  # fmt: skip
+"""Operations that a layer does with weights of its own: what goes in must be a value of the graph."""
 
 
 class PlanContext:
@@ -115,11 +121,19 @@ class PlanContext:
                 self.shape(value),
                 node,
             )
+        if index == 0 and node.op in OF_WEIGHTS and self._without_input(node):
+            array = self._materialiser.argument(node, value, self.layout(node), numbers=False)
+            return in_graph(self, node, array, role="constant")
         if like is None:
             target = self.out_layout(node)
         else:
             target = like if isinstance(like, Layout) else self.layout(node, like)
         return self._materialiser.argument(node, value, target)
+
+    def _without_input(self, node: NodeView) -> bool:
+        """Whether a node computes from a constant and its weights alone (`self.fc(torch.ones(1, 4))`)."""
+        array = self.const(node, 0)
+        return array is not None and array.dtype != object and not any(map(self.graph.is_runtime, node.inputs))
 
     def operand(self, node: NodeView, index: int, like: Layout) -> Arg:
         """As `arg`, in a layout of its own; a constant keeps all its axes: it is an array, never a number.

@@ -40,15 +40,20 @@ _TABLE: dict[str, Describe] = {}
 def torch_facts(module: torch.nn.Module, input_shape: Sequence[int | None] | None = None) -> Facts | None:
     """What `module` computes, or None where its class is not one of PyTorch's.
 
-    input_shape: of its first tensor argument, (N, C, *S) for convolutions and poolings.
+    input_shape: of its first tensor argument, (N, C, *S) or (C, *S) for convolutions and poolings.
     """
-    sizes = None
-    if input_shape is not None and len(input_shape) > 2 and all(isinstance(n, int) for n in input_shape[2:]):
-        sizes = tuple(int(n) for n in input_shape[2:] if n is not None)
+    sizes = _spatial(torch_class(module), input_shape or ())
     for cls in type(module).__mro__:
         if cls.__module__.startswith("torch.") and cls.__name__ in _TABLE:
             return _TABLE[cls.__name__](module, sizes)
     return _foreign(module)
+
+
+def _spatial(name: str, shape: Sequence[int | None]) -> Ints | None:
+    """The sizes of S: of as many axes as the class says by its name, of those behind N and C where it doesn't."""
+    rank = int(name[-2]) if name.endswith(("1d", "2d", "3d")) else len(shape) - 2
+    sizes = tuple(n for n in shape[-rank:] if n is not None) if 0 < rank < len(shape) else ()
+    return sizes if sizes and len(sizes) == rank else None
 
 
 def own_forward(module: torch.nn.Module) -> bool:

@@ -152,6 +152,8 @@ def col2im(node: NodeView, ctx: PlanContext) -> Ref:
     pads = list(node.attr("pads") or (0,) * (2 * len(size)))
     if len(size) != 2 or pads[:2] != pads[2:]:
         raise node.unsupported("other than two axes, or uneven padding", reason="rank")
+    if ctx.rank(node.inputs[0]) != 3:
+        raise node.unsupported("blocks without a batch", reason="rank", fix="give them a leading axis of 1")
     return ctx.op(
         node, "fold", ctx.arg(node), tuple(size), tuple(block), dilation=tuple(node.attr("dilations") or (1, 1)),
         padding=tuple(pads[:2]), stride=tuple(node.attr("strides") or (1, 1)),
