@@ -8,7 +8,8 @@
 Networks have 1 to 5 dimensions, odd sizes, branches, joins, modules used again and every layer with random legal
 settings (scripts/fuzzing). Several are translated side by side in one model, which costs far less than one each; where
 that model isn't proven, each is asked by itself. A network with a part that is constant whatever comes in (the softmax
-over an axis of length 1) can't be judged, nor one that PyTorch refuses (a view behind a part): they are "unusable".
+over an axis of length 1) can't be judged, nor one that PyTorch refuses (a view behind a part), nor one where PyTorch
+reads memory that isn't its own (the median along an expanded axis): they are "unusable".
 One that is proven, but whose file is off in a backend's float32 by more than PyTorch's own loses and by less than 1 %,
 is "rough": somebody has to look.
 Results that are in --output already are not computed again, unless --load asks for more backends. The exit status is 1
@@ -114,6 +115,8 @@ def asked(recipes: Sequence[Any], loaders: Loaders) -> tuple[str, str]:
     networks = [Network(r) for r in recipes]
     if not all(map(runs, recipes)):
         return UNUSABLE, "PyTorch refuses it"
+    if not all(map(same_apart, recipes)):
+        return UNUSABLE, "PyTorch computes something else of an expanded tensor than of a copy"
     module = Together(networks).eval() if len(networks) > 1 else networks[0].eval()
     inputs = tuple(example(r) for r in recipes)
     try:
@@ -188,6 +191,18 @@ def runs(candidate: Any) -> bool:
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False
     return True
+
+
+def same_apart(candidate: Any) -> bool:
+    """Whether PyTorch computes the same where an expanded tensor has memory of its own at every place."""
+    import torch
+
+    from scripts.fuzzing.networks import Network, example
+    from translator.verify.torch_record import tensors_in
+
+    with torch.no_grad():
+        found, apart = (tensors_in(Network(candidate, apart=a).eval()(example(candidate))) for a in (False, True))
+    return all(bool((a - b).abs().max() <= 1e-2 * b.abs().max()) for a, b in zip(found, apart, strict=True))
 
 
 if __name__ == "__main__":

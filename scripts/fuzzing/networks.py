@@ -74,18 +74,19 @@ class Recipe:
 
 
 class Network(nn.Module):
-    """A recipe as a module."""
+    """A recipe as a module. apart: every place of a value has memory of its own, also where it was expanded."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, apart: bool = False) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.apart = recipe, apart
         pieces = {id(s.piece): s.piece.run for s in recipe.steps}
         self.parts = nn.ModuleDict({f"p{i}": p for i, p in enumerate(pieces.values()) if isinstance(p, nn.Module)})
 
     def forward(self, x: Tensor) -> Any:
         values = [x]
         for step in self.recipe.steps:
-            values.append(step.piece.run(*(values[i] for i in step.reads)))
+            value = step.piece.run(*(values[i] for i in step.reads))
+            values.append(value.contiguous() if self.apart and 0 in value.stride() else value)
         found = [values[i] for i in self.recipe.outputs]
         return found[0] if len(found) == 1 else tuple(found)
 

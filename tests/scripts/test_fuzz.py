@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scripts import fuzz
 from scripts.fuzzing import files, networks
@@ -150,3 +151,19 @@ def test_what_loses_all_digits_of_one_row_is_not_drawn() -> None:
     exact = torch.tensor([[1.0, 2.0], [1e-17, 0.0]], dtype=torch.float64)
     assert networks._lost(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), exact)
     assert not networks._lost(exact.float(), exact)
+
+
+def test_a_network_in_which_pytorch_reads_foreign_memory_is_unusable() -> None:
+    """PyTorch 2.15's median along an expanded axis (seed 362007): what it gives is no function of its input."""
+
+    def asked(read: Callable[[Tensor], Tensor]) -> tuple[str, str]:
+        pieces = (
+            networks.Piece(text="expand", run=lambda x: x.expand(-1, 3, -1)),
+            networks.Piece(text="read", run=read),
+        )
+        steps = tuple(networks.Step(piece=piece, reads=(i,)) for i, piece in enumerate(pieces))
+        made = networks.Recipe(seed=1, shape=(2, 1, 4), steps=steps, outputs=(2,))
+        return fuzz.asked([made], files.Loaders(()))
+
+    assert asked(lambda x: x.sum(1)) == ("proven", "")
+    assert asked(lambda x: x.sum(1) + (0 in x.stride()))[0] == "unusable"
