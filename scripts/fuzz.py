@@ -38,6 +38,9 @@ PROVEN, ROUGH, REFUSED, WRONG, CRASHED, UNUSABLE = "proven", "rough", "refused",
 CONSTANT = "every reference is constant: agreement proves nothing"
 """What the proof says of a network, or a module, that gives the same numbers whatever comes in."""
 
+_OWN = 1e-2
+"""Relative distance between what PyTorch makes of expanded tensors and of copies, which sums in another order have."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     from scripts.zoo import KERAS
@@ -113,10 +116,9 @@ def asked(recipes: Sequence[Any], loaders: Loaders) -> tuple[str, str]:
     from translator.verify.proof import ProofOptions, Subject, prove
 
     networks = [Network(r) for r in recipes]
-    if not all(map(runs, recipes)):
-        return UNUSABLE, "PyTorch refuses it"
-    if not all(map(same_apart, recipes)):
-        return UNUSABLE, "PyTorch computes something else of an expanded tensor than of a copy"
+    reasons = [reason for reason in map(unusable, recipes) if reason]
+    if reasons:
+        return UNUSABLE, reasons[0]
     module = Together(networks).eval() if len(networks) > 1 else networks[0].eval()
     inputs = tuple(example(r) for r in recipes)
     try:
@@ -170,7 +172,7 @@ def show(seed: int, loaders: Loaders) -> int:
         smaller = False
         for index in reversed(range(len(found.steps))):
             candidate = found.without(index) if len(found.steps) > 1 else None
-            if candidate is not None and runs(candidate) and asked([candidate], loaders)[0] == status:
+            if candidate is not None and asked([candidate], loaders)[0] == status:
                 found, smaller = candidate, True
                 break
     print("\ncut down:")
@@ -179,30 +181,24 @@ def show(seed: int, loaders: Loaders) -> int:
     return 1
 
 
-def runs(candidate: Any) -> bool:
-    """Whether PyTorch takes what is left."""
+def unusable(candidate: Any) -> str:
+    """Why what PyTorch computes of a network can't be judged; "" where it can.
+
+    It must be the same where an expanded tensor has memory of its own at every place, with what isn't finite in place.
+    """
     import torch
 
     from scripts.fuzzing.networks import Network, example
+    from translator.verify.compare import distance
+    from translator.verify.torch_record import tensors_in
 
     try:
         with torch.no_grad():
-            Network(candidate).eval()(example(candidate))
+            found, apart = (tensors_in(Network(candidate, apart=a).eval()(example(candidate))) for a in (False, True))
     except (RuntimeError, ValueError, TypeError, IndexError):
-        return False
-    return True
-
-
-def same_apart(candidate: Any) -> bool:
-    """Whether PyTorch computes the same where an expanded tensor has memory of its own at every place."""
-    import torch
-
-    from scripts.fuzzing.networks import Network, example
-    from translator.verify.torch_record import tensors_in
-
-    with torch.no_grad():
-        found, apart = (tensors_in(Network(candidate, apart=a).eval()(example(candidate))) for a in (False, True))
-    return all(bool((a - b).abs().max() <= 1e-2 * b.abs().max()) for a, b in zip(found, apart, strict=True))
+        return "PyTorch refuses it"
+    same = all(distance(a.numpy(), b.numpy()) <= _OWN for a, b in zip(found, apart, strict=True))
+    return "" if same else "PyTorch computes something else of an expanded tensor than of a copy"
 
 
 if __name__ == "__main__":
