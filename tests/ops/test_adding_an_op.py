@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+import translator
+from translator.errors import InternalError
+from translator.graph.view import NodeView
 from translator.layout.kinds import KINDS
 from translator.plan import registry
+from translator.plan.calls import Ref
+from translator.plan.context import PlanContext
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "adding-an-op.md"
 OP = "mylib::Snake"
@@ -45,3 +52,13 @@ def test_an_installed_package_brings_rules(forgotten: None, tmp_path: Path, monk
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "mylib::Other" in registry.load_rules()
     sys.modules.pop("mylib_rules", None)
+
+
+def test_a_rule_whose_call_gives_no_tensor_is_told(monkeypatch) -> None:
+    def lengths(node: NodeView, context: PlanContext) -> Ref:
+        return context.op(node, "shape", context.arg(node))
+
+    known = registry.load_rules()["HardSwish"]
+    monkeypatch.setitem(registry._RULES, "HardSwish", replace(known, function=lengths))
+    with pytest.raises(InternalError, match="gives no value of the graph"):
+        translator.convert(torch.nn.Hardswish().eval(), torch.randn(2, 3))

@@ -195,6 +195,8 @@ class _Builder:
                 args[1] = self.floats
             results = _function(call.op)(*args, **kwargs)
         first = results[0] if isinstance(results, list | tuple) else results
+        if not isinstance(first, keras.KerasTensor):
+            raise InternalError(f"keras.ops.{call.op} ({call.name}) gives no value of the graph", where=_where(call))
         first._keras_history.operation.name = call.name
         return results
 
