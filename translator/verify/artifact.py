@@ -212,13 +212,18 @@ def _same_model(
     wrong = sum(a != b for a, b in zip(mine, answer["weights"], strict=False)) + abs(len(mine) - len(answer["weights"]))
     if wrong:
         return f"{wrong} of {len(mine)} weights are others after loading"
-    with torch.no_grad():  # Keras' torch backend would keep every activation
-        results = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
-    want = [to_numpy(y) for y in results]
+    want = computed(model, inputs)
     if [a.shape for a in got] != [b.shape for b in want]:
         return f"outputs of shapes {[a.shape for a in got]}, not {[b.shape for b in want]}"
     worst = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=np.inf)
     return "" if worst <= limit else f"computes something else after loading (relative {worst:.1e})"
+
+
+def computed(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a model in this process, in inference."""
+    with torch.no_grad():  # Keras' torch backend would keep every activation
+        results = model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
+    return [to_numpy(y) for y in keras.tree.flatten(results)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import torch
 
 from translator import runtime
 from translator.verdict import Artifact
 from translator.verify import fresh_process, fresh_source
-from translator.verify.artifact import LIMIT_OTHER, LIMIT_SAME
+from translator.verify.artifact import LIMIT_OTHER, LIMIT_SAME, computed
 from translator.verify.compare import distance
-from translator.verify.keras_replay import to_numpy
 
 
 def judge_source(
@@ -96,9 +94,7 @@ def _misloaded(model: keras.Model, answer: dict[str, Any], weights: Sequence[Pat
 
 def _same(model: keras.Model, got: list[np.ndarray], inputs: Sequence[np.ndarray], limit: float) -> str:
     """What differs between the outputs of the imported model and of the one in this process; "" for nothing."""
-    with torch.no_grad():  # Keras' torch backend would keep every activation
-        results = keras.tree.flatten(model(list(inputs) if len(inputs) > 1 else inputs[0], training=False))
-    here = [to_numpy(y) for y in results]
+    here = computed(model, inputs)
     if [a.shape for a in got] != [b.shape for b in here]:
         return f"outputs of shapes {[a.shape for a in got]}, not {[b.shape for b in here]}"
     worst = max((distance(a, b) for a, b in zip(got, here, strict=True)), default=float("inf"))
