@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
-from typing import Any
+from typing import Any, TextIO
 
 BLOCKED = ("torch", "torchvision", "translator", "timm", "onnx", "onnx2keras")
 TORCH_NEEDS = ("torch", "onnx")
@@ -35,15 +35,7 @@ class Blocker(MetaPathFinder):
 
 def main() -> None:
     """Answer jobs until standard input ends."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    blocked = tuple(name for name in BLOCKED if backend != "torch" or name not in TORCH_NEEDS)
-    sys.meta_path.insert(0, Blocker(blocked))
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the frameworks print must not look like an answer
-    import keras
-
-    if backend == "torch":
-        without_gradients()
+    answers, keras = prepare()
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
@@ -57,11 +49,23 @@ def main() -> None:
         gc.collect()  # layers and nodes hold each other: without it, the next file's weights lie beside this one's
 
 
-def without_gradients() -> None:
-    """Let Keras' torch backend keep no activations: a call of a model is no inference to it by itself."""
-    import torch
+def prepare() -> tuple[TextIO, Any]:
+    """Block what a file must not need; the stream of answers, and Keras.
 
-    torch.set_grad_enabled(False)
+    Keras' torch backend keeps no activations: a call of a model is no inference to it by itself.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    blocked = tuple(name for name in BLOCKED if backend != "torch" or name not in TORCH_NEEDS)
+    sys.meta_path.insert(0, Blocker(blocked))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the frameworks print must not look like an answer
+    import keras
+
+    if backend == "torch":
+        import torch
+
+        torch.set_grad_enabled(False)
+    return answers, keras
 
 
 def judge(job: dict[str, Any], keras: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,15 +17,7 @@ from typing import Any
 def main() -> None:
     """Answer one job."""
     fresh = load(Path(__file__).with_name("fresh_process.py"), "fresh_process")
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    blocked = tuple(name for name in fresh.BLOCKED if backend != "torch" or name not in fresh.TORCH_NEEDS)
-    sys.meta_path.insert(0, fresh.Blocker(blocked))
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the frameworks print must not look like an answer
-    import keras
-
-    if backend == "torch":
-        fresh.without_gradients()
+    answers, keras = fresh.prepare()
     try:
         answer = judge(json.load(sys.stdin), keras, fresh)
     except Exception as error:  # noqa: BLE001 whatever goes wrong here is the finding, and is told
